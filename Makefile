@@ -76,17 +76,18 @@ vet: ## Run go vet
 	$(GO) vet ./...
 
 .PHONY: unit
-unit: ## Run the tests of single packages
+unit: ## Run the tests of single packages; in less than two minutes
 	$(GO) test -timeout 10m $(TESTFLAGS) $(UNIT)
 
 .PHONY: race
 race: ## Run the tests of the concurrent packages under the race detector
 	$(GO) test -race -timeout 20m $(TESTFLAGS) $(CONCURRENT)
 
-# One package at a time: each starts daemons, and two at once would time each other.
+# One package at a time: each starts daemons, and two at once would disturb each other's times.
+# Never from the test cache, which knows nothing of what other programs read.
 .PHONY: integration
 integration: ## Run the tests of whole programs, of the layout and of the generated code
-	$(GO) test -p 1 -timeout 30m $(TESTFLAGS) $(INTEGRATION)
+	$(GO) test -count=1 -p 1 -timeout 30m $(TESTFLAGS) $(INTEGRATION)
 
 .PHONY: lint
 lint: deps-lint $(GOLANGCI) ## Run the linters and check the formatting

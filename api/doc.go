@@ -7,5 +7,5 @@
 // packages of moby/buildkit together.
 //
 // The package itself is empty; its tests hold the contract: they compare every message with bytes
-// put together from field numbers, and the generated code with what `make generate` gives.
+// put together from field numbers.
 package api
