@@ -1,0 +1,89 @@
+package session
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+)
+
+// Caller is a session as the daemon sees it. All methods may be called concurrently.
+type Caller struct {
+	id, name, sharedKey string
+	methods             map[string]bool
+	conn                *callerConn
+	life                context.Context // ends with the session; its cause is a *LostError
+}
+
+// ID returns the session's id.
+func (c *Caller) ID() string { return c.id }
+
+// Name returns the name that the client gave, mostly none.
+func (c *Caller) Name() string { return c.name }
+
+// SharedKey returns the key that sessions of one user with the same files share; it may be empty.
+func (c *Caller) SharedKey() string { return c.sharedKey }
+
+// Supports reports whether the client offers a method, named /<service>/<method>, upper and lower
+// case being the same.
+func (c *Caller) Supports(method string) bool { return c.methods[strings.ToLower(method)] }
+
+// Conn makes calls to the client. Every call ends at once when the session does, with an error
+// that matches ErrLost.
+func (c *Caller) Conn() grpc.ClientConnInterface { return c.conn }
+
+// Done is closed when the session has ended.
+func (c *Caller) Done() <-chan struct{} { return c.life.Done() }
+
+// Err returns nil while the session lives, then an error that matches ErrLost.
+func (c *Caller) Err() error { return context.Cause(c.life) }
+
+// callerConn ties calls to the life of a session.
+type callerConn struct {
+	cc   grpc.ClientConnInterface
+	life context.Context
+}
+
+// bind returns a context that ends with ctx or with the session, and a function that frees it.
+func (c *callerConn) bind(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.life, func() { cancel(context.Cause(c.life)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+func (c *callerConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	ctx, free := c.bind(ctx)
+	defer free()
+	return explain(c.life, c.cc.Invoke(ctx, method, args, reply, opts...))
+}
+
+func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	bound, free := c.bind(ctx)
+	stream, err := c.cc.NewStream(bound, desc, method, opts...)
+	if err != nil {
+		free()
+		return nil, explain(c.life, err)
+	}
+	context.AfterFunc(bound, free)
+	return &callerStream{ClientStream: stream, life: c.life, free: free, single: !desc.ServerStreams}, nil
+}
+
+// callerStream frees its context when the stream has ended.
+type callerStream struct {
+	grpc.ClientStream
+	life   context.Context
+	free   func()
+	single bool // there is one response
+}
+
+func (s *callerStream) SendMsg(m any) error {
+	return explain(s.life, s.ClientStream.SendMsg(m))
+}
+
+func (s *callerStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil || s.single {
+		s.free()
+	}
+	return explain(s.life, err)
+}
