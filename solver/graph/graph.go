@@ -1,0 +1,54 @@
+// Package graph turns an LLB definition, as it came from a client, into checked vertices.
+//
+// Load reads every op once, refuses what is malformed with the texts that clients know, and
+// returns the vertices that the result needs, inputs before their users. What it returns is
+// immutable and may be shared. The package knows nothing of keys, caches or workers.
+package graph
+
+import (
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+)
+
+// Graph is a loaded definition.
+type Graph struct {
+	// Vertices are in an order in which inputs come before the vertices that use them.
+	Vertices []*Vertex
+	// Root is the wanted output.
+	Root Edge
+}
+
+// Edge is one output of a vertex.
+type Edge struct {
+	Vertex *Vertex
+	Output int
+}
+
+// Vertex is one op of a graph.
+type Vertex struct {
+	// Digest is that of the bytes the client sent; it names the vertex in progress and errors.
+	Digest digest.Digest
+	// Op has its platform filled in and normalised. It must not be changed.
+	Op       *pb.Op
+	Platform ocispec.Platform
+	Inputs   []Edge
+	// Name is what is shown.
+	Name          string
+	IgnoreCache   bool
+	ProgressGroup *pb.ProgressGroup
+	Resources     *pb.LinuxResources
+	Description   map[string]string
+	// Sources say where in the user's files the vertex stands; nil if unknown.
+	Sources []Source
+	// Session is set if the vertex is a local source without a session of its own, or descends
+	// from one: builds of different sessions must not share it.
+	Session bool
+}
+
+// Source is a part of a file that a vertex was made from.
+type Source struct {
+	Info   *pb.SourceInfo
+	Ranges []*pb.Range
+}

@@ -1,0 +1,119 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+)
+
+// loadError is the mistake of an op, in the words clients look for.
+func loadError(format string, args ...any) error {
+	return fmt.Errorf("failed to load LLB: "+format, args...)
+}
+
+func validate(op *pb.Op) error {
+	switch o := op.Op.(type) {
+	case nil:
+		// The terminal has no payload, but it is not a vertex.
+		return errors.New("failed to load cache key: no support for <nil>")
+	case *pb.Op_Source:
+		if o.Source == nil {
+			return loadError("invalid nil source op")
+		}
+	case *pb.Op_Exec:
+		return validateExec(o.Exec)
+	case *pb.Op_File:
+		return validateFile(o.File)
+	case *pb.Op_Build:
+		if o.Build == nil {
+			return loadError("invalid nil build op")
+		}
+	case *pb.Op_Merge:
+		if o.Merge == nil {
+			return loadError("invalid nil merge op")
+		}
+	case *pb.Op_Diff:
+		return validateDiff(o.Diff)
+	case *pb.Op_Passthrough:
+		return validatePassthrough(o.Passthrough, len(op.Inputs))
+	}
+	return nil
+}
+
+func validateExec(op *pb.ExecOp) error {
+	switch {
+	case op == nil:
+		return loadError("invalid nil exec op")
+	case op.Meta == nil:
+		return loadError("invalid exec op with no meta")
+	case len(op.Meta.Args) == 0:
+		return loadError("invalid exec op with no args")
+	case len(op.Mounts) == 0:
+		return loadError("invalid exec op with no mounts")
+	}
+	root := false
+	for _, m := range op.Mounts {
+		if m == nil {
+			return loadError("invalid exec op with nil mount")
+		}
+		if m.Dest == "/" {
+			if m.MountType != pb.MountType_BIND {
+				return loadError("invalid mount type %s for /", m.MountType)
+			}
+			root = true
+		}
+	}
+	if !root {
+		return loadError("invalid exec op with no rootfs")
+	}
+	return nil
+}
+
+func validateFile(op *pb.FileOp) error {
+	if op == nil {
+		return loadError("invalid nil file op")
+	}
+	if len(op.Actions) == 0 {
+		return loadError("invalid file op with no actions")
+	}
+	for _, a := range op.Actions {
+		if a == nil || a.Action == nil {
+			return loadError("invalid file op with nil action")
+		}
+	}
+	return nil
+}
+
+func validateDiff(op *pb.DiffOp) error {
+	if op == nil {
+		return loadError("invalid nil diff op")
+	}
+	if op.Lower == nil || op.Upper == nil {
+		return loadError("invalid diff op with nil lower or upper input")
+	}
+	return nil
+}
+
+func validatePassthrough(op *pb.PassthroughOp, inputs int) error {
+	switch {
+	case op == nil:
+		return loadError("invalid nil passthrough op")
+	case op.Id == "":
+		return loadError("invalid passthrough op with no id")
+	case len(op.Outputs) == 0:
+		return loadError("invalid passthrough op with no outputs")
+	}
+	for _, out := range op.Outputs {
+		if out < 0 || out >= int64(inputs) {
+			return loadError("invalid passthrough output input index %d", out)
+		}
+	}
+	return nil
+}
+
+// isUnpinnedLocal tells whether a source reads the files of whichever client asks.
+func isUnpinnedLocal(s *pb.SourceOp) bool {
+	return strings.HasPrefix(s.Identifier, "local://") && s.Attrs["local.session"] == ""
+}

@@ -1,0 +1,101 @@
+package schedule
+
+import (
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/graph"
+)
+
+// Env is what the work of a node may use of those who wait for it. It is a session.Group and a
+// blob.Finder, both live: they follow the Jobs that come and go.
+type Env struct {
+	Vertex *graph.Vertex
+	Scope  event.Scope
+	// Blobs takes the places that the node's lazy blobs can be fetched from.
+	Blobs *blob.Sources
+
+	mu   sync.Mutex
+	jobs []*Job
+	// tried are the sessions that were handed out since the last take.
+	tried map[string]bool
+}
+
+var (
+	_ session.Group = (*Env)(nil)
+	_ blob.Finder   = (*Env)(nil)
+)
+
+// SessionIDs returns the sessions of the Jobs that hold the node now.
+func (e *Env) SessionIDs() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tried == nil {
+		e.tried = map[string]bool{}
+	}
+	var ids []string
+	for _, j := range e.jobs {
+		for _, id := range j.sessions {
+			ids = append(ids, id)
+			e.tried[id] = true
+		}
+	}
+	return ids
+}
+
+// Find returns the sources of a blob that the Jobs which hold the node have resolved.
+func (e *Env) Find(dgst digest.Digest) []blob.Source {
+	e.mu.Lock()
+	jobs := append([]*Job(nil), e.jobs...)
+	e.mu.Unlock()
+	var all []blob.Source
+	for _, j := range jobs {
+		all = append(all, j.Find(dgst)...)
+	}
+	return all
+}
+
+// Access returns the Env as what package cache asks for.
+func (e *Env) Access() cache.Access { return cache.Access{Sessions: e, Blobs: e} }
+
+// Values returns the value that each Job which holds the node was made with.
+func (e *Env) Values() []any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	vs := make([]any, len(e.jobs))
+	for i, j := range e.jobs {
+		vs[i] = j.value
+	}
+	return vs
+}
+
+func (e *Env) add(j *Job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.jobs = append(e.jobs, j)
+}
+
+func (e *Env) remove(j *Job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, other := range e.jobs {
+		if other == j {
+			e.jobs = append(e.jobs[:i:i], e.jobs[i+1:]...)
+			return
+		}
+	}
+}
+
+// takeTried returns the sessions that were handed out, and forgets them.
+func (e *Env) takeTried() map[string]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.tried
+	e.tried = nil
+	return t
+}

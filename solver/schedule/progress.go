@@ -1,0 +1,155 @@
+package schedule
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/solver/graph"
+)
+
+// progress is the event.Sink of a node: it passes events on to the Jobs that hold the node, and
+// keeps them for those that come late. Logs are bounded by whoever writes them.
+type progress struct {
+	vertex *graph.Vertex
+
+	mu       sync.Mutex
+	jobs     []*Job
+	state    event.Vertex
+	statuses []event.Status
+	byID     map[string]int
+	logs     []event.Log
+	warnings []event.Warning
+}
+
+func newProgress(v *graph.Vertex) *progress {
+	p := &progress{vertex: v, state: event.Vertex{Digest: v.Digest, Name: v.Name, ProgressGroup: v.ProgressGroup}}
+	for _, in := range v.Inputs {
+		p.state.Inputs = append(p.state.Inputs, in.Vertex.Digest)
+	}
+	return p
+}
+
+// blank returns the vertex as it is announced.
+func (p *progress) blank() event.Vertex {
+	v := event.Vertex{Digest: p.vertex.Digest, Name: p.vertex.Name, ProgressGroup: p.vertex.ProgressGroup}
+	for _, in := range p.vertex.Inputs {
+		v.Inputs = append(v.Inputs, in.Vertex.Digest)
+	}
+	return v
+}
+
+func (p *progress) join(j *Job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.jobs = append(p.jobs, j)
+	if p.state.Started == nil && len(p.logs) == 0 && len(p.statuses) == 0 && len(p.warnings) == 0 {
+		return
+	}
+	b := event.Batch{
+		Statuses: append([]event.Status(nil), p.statuses...),
+		Logs:     append([]event.Log(nil), p.logs...),
+		Warnings: append([]event.Warning(nil), p.warnings...),
+	}
+	if p.state.Started != nil {
+		b.Vertices = []event.Vertex{p.state}
+	}
+	j.sink.Emit(b)
+}
+
+func (p *progress) leave(j *Job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, other := range p.jobs {
+		if other == j {
+			p.jobs = append(p.jobs[:i:i], p.jobs[i+1:]...)
+			return
+		}
+	}
+}
+
+// Emit keeps b and passes it on.
+func (p *progress) Emit(b event.Batch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, st := range b.Statuses {
+		if i, ok := p.byID[st.ID]; ok {
+			p.statuses[i] = st
+			continue
+		}
+		if p.byID == nil {
+			p.byID = map[string]int{}
+		}
+		p.byID[st.ID] = len(p.statuses)
+		p.statuses = append(p.statuses, st)
+	}
+	p.logs = append(p.logs, b.Logs...)
+	p.warnings = append(p.warnings, b.Warnings...)
+	for _, v := range b.Vertices {
+		if v.Digest == p.vertex.Digest {
+			p.state = v
+		}
+	}
+	for _, j := range p.jobs {
+		j.sink.Emit(b)
+	}
+}
+
+func (p *progress) set(change func(v *event.Vertex)) {
+	p.mu.Lock()
+	v := p.state
+	p.mu.Unlock()
+	change(&v)
+	p.Emit(event.Batch{Vertices: []event.Vertex{v}})
+}
+
+// start tells that the vertex is being worked on, and returns the function that tells its end.
+func (p *progress) start() (done func(err error, ctx context.Context)) {
+	now := time.Now()
+	p.set(func(v *event.Vertex) {
+		v.Started, v.Completed, v.Error = &now, nil, ""
+	})
+	return func(err error, ctx context.Context) {
+		end := time.Now()
+		p.set(func(v *event.Vertex) {
+			v.Completed = &end
+			switch {
+			case err == nil:
+			case ctx.Err() != nil:
+				v.Error = context.Canceled.Error()
+			default:
+				v.Error = err.Error()
+			}
+		})
+	}
+}
+
+// cached tells that the vertex was found and not worked on.
+func (p *progress) cached() {
+	now := time.Now()
+	p.set(func(v *event.Vertex) {
+		v.Started, v.Completed, v.Cached, v.Error = &now, &now, true, ""
+	})
+}
+
+// opKind names the kind of a vertex in errors.
+func opKind(v *graph.Vertex) string {
+	switch v.Op.Op.(type) {
+	case *pb.Op_Exec:
+		return "exec"
+	case *pb.Op_File:
+		return "file"
+	case *pb.Op_Source:
+		return "source"
+	case *pb.Op_Build:
+		return "build"
+	case *pb.Op_Merge:
+		return "merge"
+	case *pb.Op_Diff:
+		return "diff"
+	default:
+		return "passthrough"
+	}
+}

@@ -1,0 +1,163 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+)
+
+var errJobClosed = errors.New("build has ended")
+
+// Want is one request for a result. It has joined every node that works for it.
+type Want struct {
+	job  *Job
+	root Edge
+	// nodes are those that the Want may have joined.
+	nodes []*node
+	done  chan struct{}
+
+	// Guarded by the scheduler's lock until done is closed.
+	ended  bool
+	result Result
+	err    error
+}
+
+// finish ends the want. The result, if any, is the want's own handle.
+func (w *Want) finish(r Result, err error) {
+	if w.ended {
+		if r != nil {
+			r.Release()
+		}
+		return
+	}
+	w.ended, w.result, w.err = true, r, err
+	w.leave()
+	close(w.done)
+}
+
+// leave takes the want off all nodes, and cancels the work that nobody waits for then.
+func (w *Want) leave() {
+	for _, n := range w.nodes {
+		for i := range n.waiters {
+			if n.waiters[i].want == w {
+				n.waiters = append(n.waiters[:i:i], n.waiters[i+1:]...)
+				n.relax()
+				break
+			}
+		}
+	}
+	w.nodes = nil
+}
+
+// Result returns an output, made or found if need be. The caller releases it. The error of a
+// vertex is a *status.VertexError; when ctx ends the error is its cause.
+func (j *Job) Result(ctx context.Context, e Edge) (Result, error) {
+	s := j.s
+	w := &Want{job: j, root: e, done: make(chan struct{})}
+	s.mu.Lock()
+	if j.closed {
+		s.mu.Unlock()
+		return nil, errJobClosed
+	}
+	s.join(w, e.node, e.output, wantResult)
+	s.settle(w)
+	s.pump()
+	s.mu.Unlock()
+
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		s.mu.Lock()
+		w.finish(nil, context.Cause(ctx))
+		s.pump()
+		s.mu.Unlock()
+	}
+	if w.err != nil {
+		// The context may have ended at the same moment; then its cause says why.
+		if ctx.Err() != nil && w.result == nil && errors.Is(w.err, errNobodyWaits) {
+			return nil, context.Cause(ctx)
+		}
+		return nil, w.err
+	}
+	return w.result, nil
+}
+
+// Use calls fn with a result, and again with the result made anew if fn finds it lost.
+func (j *Job) Use(ctx context.Context, e Edge, fn func(Result) error) error {
+	for try := 0; ; try++ {
+		r, err := j.Result(ctx, e)
+		if err != nil {
+			return err
+		}
+		err = fn(r)
+		if err != nil && errors.Is(err, ErrLost) && try < maxTries {
+			j.s.invalidate(e, r)
+			r.Release()
+			continue
+		}
+		r.Release()
+		return err
+	}
+}
+
+// join makes w a waiter of an output and of all that already works for it.
+func (s *Scheduler) join(w *Want, n *node, output int, l level) {
+	type step struct {
+		n      *node
+		output int
+		l      level
+	}
+	stack := []step{{n, output, l}}
+	for len(stack) > 0 {
+		st := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		n, o := st.n, st.n.output(st.output)
+		if n.err != nil || o.satisfied(st.l) && o.want >= st.l {
+			continue
+		}
+		known := false
+		for i := range n.waiters {
+			if n.waiters[i].want == w {
+				known = true
+				if n.waiters[i].level >= st.l && o.want >= st.l {
+					goto next
+				}
+				n.waiters[i].level = max(n.waiters[i].level, st.l)
+				break
+			}
+		}
+		if !known {
+			n.waiters = append(n.waiters, waiter{w, st.l})
+			w.nodes = append(w.nodes, n)
+		}
+		o.want = max(o.want, st.l)
+		s.enqueue(n)
+		for _, in := range n.inputs {
+			if in.asked != wantNothing {
+				stack = append(stack, step{in.node, in.output, min(in.asked, st.l)})
+			}
+		}
+	next:
+	}
+}
+
+// relax lowers what is wanted of a node to what its remaining waiters want, and cancels its work
+// if that is nothing.
+func (n *node) relax() {
+	l := n.wanted()
+	if l == wantResult {
+		return
+	}
+	for _, o := range n.outputs {
+		o.want = min(o.want, l)
+	}
+	for _, in := range n.inputs {
+		in.asked = min(in.asked, l)
+	}
+	if n.cancel != nil && (l == wantNothing || n.phase != phaseIdentify) {
+		n.cancel(errNobodyWaits)
+	}
+	switch n.phase {
+	case phaseKeys, phaseInputs, phaseRest, phaseWait:
+		n.phase = phaseIdle
+	}
+}
