@@ -1,0 +1,221 @@
+package gateway_test
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	client "github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/frontend/gateway"
+)
+
+// constants returns the values of the string constants of a file.
+func constants(t *testing.T, path string) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	require.NoError(t, err)
+	var values []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			for _, v := range spec.Values {
+				s, err := strconv.Unquote(v.(*ast.BasicLit).Value)
+				require.NoError(t, err)
+				values = append(values, s)
+			}
+		}
+		return true
+	})
+	return values
+}
+
+type call func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error
+
+// Each capability of the gateway stands here with the call that it promises: one that is
+// advertised works, one that is not is Unimplemented.
+func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
+	solve := func(req *gatewaypb.SolveRequest) call {
+		return func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+			_, err := c.Solve(ctx, req)
+			return err
+		}
+	}
+	ret := func(form func(ref string) *gatewaypb.Result) call {
+		return func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			_, err := c.Return(ctx, &gatewaypb.ReturnRequest{Result: form(ref)})
+			return err
+		}
+	}
+	resolveImage := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+		_, err := c.ResolveImageConfig(ctx, &gatewaypb.ResolveImageConfigRequest{Ref: "alpine", ResolveMode: "local"})
+		return err
+	}
+	resolve := func(req *gatewaypb.ResolveSourceMetaRequest) call {
+		return func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+			req.Source = &pb.SourceOp{Identifier: "docker-image://alpine"}
+			_, err := c.ResolveSourceMeta(ctx, req)
+			return err
+		}
+	}
+	works := map[string]call{
+		gatewaypb.CapSolveBase:               solve(&gatewaypb.SolveRequest{}),
+		gatewaypb.CapSolveInlineReturn:       solve(&gatewaypb.SolveRequest{Final: true}),
+		gatewaypb.CapGatewaySolveMetadata:    solve(&gatewaypb.SolveRequest{AllowResultReturn: true}),
+		gatewaypb.CapGatewaySolveEvaluate:    solve(&gatewaypb.SolveRequest{Evaluate: true}),
+		gatewaypb.CapReferenceOutput:         solve(&gatewaypb.SolveRequest{AllowResultReturn: true, AllowResultArrayRef: true}),
+		gatewaypb.CapResolveImage:            resolveImage,
+		gatewaypb.CapResolveImageResolveMode: resolveImage,
+		gatewaypb.CapSourceMetaResolver:      resolve(&gatewaypb.ResolveSourceMetaRequest{}),
+		gatewaypb.CapReadFile: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			_, err := c.ReadFile(ctx, &gatewaypb.ReadFileRequest{Ref: ref, FilePath: "/f"})
+			return err
+		},
+		gatewaypb.CapReadDir: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			_, err := c.ReadDir(ctx, &gatewaypb.ReadDirRequest{Ref: ref})
+			return err
+		},
+		gatewaypb.CapStatFile: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			_, err := c.StatFile(ctx, &gatewaypb.StatFileRequest{Ref: ref})
+			return err
+		},
+		gatewaypb.CapGatewayEvaluate: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			_, err := c.Evaluate(ctx, &gatewaypb.EvaluateRequest{Ref: ref})
+			return err
+		},
+		gatewaypb.CapGatewayWarnings: func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+			_, err := c.Warn(ctx, &gatewaypb.WarnRequest{Digest: digest.FromString("v").String()})
+			return err
+		},
+		gatewaypb.CapFrontendInputs: func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+			_, err := c.Inputs(ctx, &gatewaypb.InputsRequest{})
+			return err
+		},
+		gatewaypb.CapReturnResult: ret(func(ref string) *gatewaypb.Result {
+			return &gatewaypb.Result{Result: &gatewaypb.Result_RefDeprecated{RefDeprecated: ref}}
+		}),
+		gatewaypb.CapReturnMap: ret(func(ref string) *gatewaypb.Result {
+			refs := &gatewaypb.RefMapDeprecated{Refs: map[string]string{"p": ref}}
+			return &gatewaypb.Result{Result: &gatewaypb.Result_RefsDeprecated{RefsDeprecated: refs}}
+		}),
+		gatewaypb.CapProtoRefArray: ret(func(ref string) *gatewaypb.Result {
+			return &gatewaypb.Result{Result: &gatewaypb.Result_Ref{Ref: &gatewaypb.Ref{Id: ref}}}
+		}),
+	}
+	container := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+		_, err := c.NewContainer(ctx, &gatewaypb.NewContainerRequest{})
+		return err
+	}
+	exec := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+		stream, err := c.ExecProcess(ctx)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	}
+	missing := map[string]call{
+		gatewaypb.CapGatewayExec:           container,
+		gatewaypb.CapGatewayExecExtraHosts: container,
+		gatewaypb.CapGatewayExecSecretEnv:  exec,
+		gatewaypb.CapGatewayExecSignals:    exec,
+		gatewaypb.CapGatewayExecFilesystem: func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+			_, err := c.ReadFileContainer(ctx, &gatewaypb.ReadFileRequest{})
+			return err
+		},
+		gatewaypb.CapReferenceAttestations: ret(func(string) *gatewaypb.Result {
+			return &gatewaypb.Result{Attestations: map[string]*gatewaypb.Attestations{"p": {}}}
+		}),
+		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
+			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
+		}),
+		gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: resolve(&gatewaypb.ResolveSourceMetaRequest{
+			HTTP: &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: &gatewaypb.ChecksumRequest{}},
+		}),
+		gatewaypb.CapImportCaches: nil, // there are no remote caches to import
+		gatewaypb.CapFrontendCaps: nil, // there are no frontend images to ask for theirs
+	}
+
+	require.ElementsMatch(t, constants(t, "../../api/gateway/caps.go"),
+		slices.Concat(slices.Collect(maps.Keys(works)), slices.Collect(maps.Keys(missing))), "an id stands nowhere")
+	require.ElementsMatch(t, slices.Collect(maps.Keys(gateway.Caps())), slices.Collect(maps.Keys(works)))
+
+	run := func(t *testing.T, fn call) error {
+		t.Helper()
+		bridge := solved(&client.Result{Ref: &fakeRef{file: "a"}})
+		bridge.meta = &client.SourceMeta{Image: &client.ImageMeta{}}
+		c := serve(t, gateway.NewServer(bridge))
+		resp, err := c.Solve(t.Context(), &gatewaypb.SolveRequest{})
+		require.NoError(t, err)
+		return fn(t.Context(), c, resp.GetRef())
+	}
+	for id, fn := range works {
+		require.NoError(t, run(t, fn), id)
+	}
+	for id, fn := range missing {
+		if fn != nil {
+			require.Equal(t, codes.Unimplemented, status.Code(run(t, fn)), id)
+		}
+	}
+}
+
+// An id leaves this list when what it stands for is implemented.
+func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
+	missing := []string{
+		pb.CapSourceImageBlob, pb.CapSourceOCILayout,
+		pb.CapSourceGit, pb.CapSourceGitKeepDir, pb.CapSourceGitFullURL, pb.CapSourceGitHTTPAuth,
+		pb.CapSourceGitKnownSSHHosts, pb.CapSourceGitMountSSHSock, pb.CapSourceGitSubdir,
+		pb.CapSourceGitChecksum, pb.CapSourceGitSkipSubmodules, pb.CapSourceGitSignatureVerify,
+		pb.CapSourceGitMTime, pb.CapSourceGitFetchByCommit, pb.CapSourceGitBundle, pb.CapSourceGitCheckoutBundle,
+		pb.CapSourceHTTP, pb.CapSourceHTTPAuth, pb.CapSourceHTTPChecksum, pb.CapSourceHTTPPerm,
+		pb.CapSourceHTTPUIDGID, pb.CapSourceHTTPHeader, pb.CapSourceHTTPSignatureVerify,
+		pb.CapSourcePolicy, pb.CapSourcePolicySession,
+		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
+		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,
+		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
+		pb.CapExporterImageAnnotations, pb.CapExporterImageAttestations, pb.CapExporterMultiple, pb.CapExporterSession,
+		pb.CapHistoryFilter,
+	}
+	require.ElementsMatch(t, constants(t, "../../api/llb/caps.go"),
+		slices.Concat(missing, slices.Collect(maps.Keys(gateway.LLBCaps()))))
+	for _, id := range missing {
+		err := gateway.CheckLLB(id)
+		require.EqualError(t, err, "unknown API capability "+id)
+		require.Equal(t, codes.Unimplemented, status.Code(err))
+	}
+	for id := range gateway.LLBCaps() {
+		require.NoError(t, gateway.CheckLLB(id))
+	}
+	for _, id := range []string{"exec.meta.removemountstubs.recursive", "file.copy.modestring"} {
+		require.NoError(t, gateway.CheckLLB(id))
+		require.NotContains(t, gateway.LLBCaps(), id)
+	}
+}
+
+func TestPingTellsCapabilitiesAndWorkers(t *testing.T) {
+	c := serve(t, gateway.NewServer(&fakeBridge{}))
+	pong, err := c.Ping(t.Context(), &gatewaypb.PingRequest{})
+	require.NoError(t, err)
+	deprecated := 0
+	for _, c := range slices.Concat(pong.GetFrontendAPICaps(), pong.GetLLBCaps()) {
+		require.True(t, c.GetEnabled(), c.GetID())
+		if c.GetDeprecated() {
+			deprecated++
+		}
+	}
+	require.Equal(t, 1, deprecated)
+	require.Len(t, pong.GetFrontendAPICaps(), len(gateway.Caps()))
+	require.Len(t, pong.GetLLBCaps(), len(gateway.LLBCaps()))
+	require.Len(t, pong.GetWorkers(), 1)
+	require.Equal(t, "w", pong.GetWorkers()[0].GetID())
+	require.Equal(t, "v7", pong.GetWorkers()[0].GetPlatforms()[0].GetVariant())
+}
