@@ -1,0 +1,39 @@
+// Package suggest finds what a user meant to write among the words that are known.
+package suggest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
+
+// maxDistance is how many letters a word may be away from what it was meant to be.
+const maxDistance = 2
+
+// Search returns the option that is nearest to word, the first of equals, or an empty string if
+// none is near or word is one of them.
+func Search(word string, options []string) string {
+	best, min := "", maxDistance+1
+	for _, option := range options {
+		if option == word {
+			return ""
+		}
+		// The distance is at least the difference in length: most options need no matrix.
+		if diff := len(option) - len(word); diff >= min || -diff >= min {
+			continue
+		}
+		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(option), nil); d < min {
+			best, min = option, d
+		}
+	}
+	return best
+}
+
+// Wrap appends the option that is nearest to word to an error.
+func Wrap(err error, word string, options []string) error {
+	if s := Search(word, options); s != "" {
+		return fmt.Errorf("%w (did you mean %s?)", err, s)
+	}
+	return err
+}
