@@ -1,0 +1,146 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/opencontainers/go-digest"
+)
+
+// StatusError says that a registry kept answering with a status that asks to come back later.
+type StatusError struct {
+	Status   string
+	Code     int
+	Attempts int
+	// Message is what the registry said about it; often empty.
+	Message string
+}
+
+// Error gives the answer. The request is named by what wraps the error.
+func (e *StatusError) Error() string {
+	s := "unexpected status " + e.Status
+	if e.Attempts > 1 {
+		s += fmt.Sprintf(" (%d attempts)", e.Attempts)
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// DigestError says that bytes are not those that were asked for.
+type DigestError struct {
+	Object    string
+	Got, Want digest.Digest
+}
+
+// Error names both digests.
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("%s: unexpected digest %s, expected %s", e.Object, e.Got, e.Want)
+}
+
+// SizeError says that an object is larger than its descriptor says or than is allowed.
+type SizeError struct {
+	Object string
+	// Size and Max are in bytes. Size is 0 if the object has no known end.
+	Size, Max int64
+}
+
+// Error names the object and, where known, the sizes.
+func (e *SizeError) Error() string {
+	if e.Size > 0 {
+		return fmt.Sprintf("%s is too large (%d > %d bytes)", e.Object, e.Size, e.Max)
+	}
+	return e.Object + " is too large"
+}
+
+// IsDenied reports whether err says that the credentials of the requester are missing or do not
+// suffice. Another requester may have better ones.
+func IsDenied(err error) bool {
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		return true
+	}
+	var status remoteserrors.ErrUnexpectedStatus
+	return errors.As(err, &status) && (status.StatusCode == 401 || status.StatusCode == 403)
+}
+
+// errorMessage reads what a registry says about an error, from the JSON of the distribution
+// specification.
+func errorMessage(body io.Reader) string {
+	var doc struct {
+		Errors []struct {
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.NewDecoder(io.LimitReader(body, 16<<10)).Decode(&doc) != nil {
+		return ""
+	}
+	var all []string
+	for _, e := range doc.Errors {
+		if e.Message != "" {
+			all = append(all, printable(e.Message))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// printable makes a foreign text safe to show.
+func printable(s string) string {
+	if len(s) > 512 {
+		s = s[:512] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// redactURL returns u without user and with the values of its query hidden: storage behind a
+// registry is reached by signed URLs.
+func redactURL(u *url.URL) string {
+	c := *u
+	c.User = nil
+	if c.RawQuery != "" {
+		q := c.Query()
+		for k := range q {
+			if k != "ns" {
+				q.Set(k, "REDACTED")
+			}
+		}
+		c.RawQuery = q.Encode()
+	}
+	return c.String()
+}
+
+// redact hides the queries of the URLs that err prints.
+func redact(err error) error {
+	var ue *url.Error
+	if err == nil || !errors.As(err, &ue) {
+		return err
+	}
+	u, perr := url.Parse(ue.URL)
+	if perr != nil || u.RawQuery == "" && u.User == nil {
+		return err
+	}
+	clean := redactURL(u)
+	if clean == ue.URL {
+		return err
+	}
+	return &redactedError{msg: strings.ReplaceAll(err.Error(), ue.URL, clean), err: err}
+}
+
+type redactedError struct {
+	msg string
+	err error
+}
+
+func (e *redactedError) Error() string { return e.msg }
+func (e *redactedError) Unwrap() error { return e.err }
