@@ -1,0 +1,137 @@
+// Package control serves the control API: it decodes requests, calls what does the work, and
+// encodes what that answers. It holds no state and takes no decision about builds.
+//
+// The daemon's wiring makes one Controller and registers it, and the gateway API beside it, with
+// the gRPC server. Errors leave as plain Go errors; the server's interceptors map them. Fields of
+// requests that ask for something that is not implemented and must not be ignored are refused as
+// Unimplemented, as are the methods of the build history.
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/api/status"
+	workerspb "github.com/openbuildkit/buildkit/api/workers"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/frontend/gateway"
+	"github.com/openbuildkit/buildkit/solver"
+)
+
+// Solver runs builds; *solver.Solver is one.
+type Solver interface {
+	Solve(ctx context.Context, req solver.Request) (*solver.Response, error)
+	// Status calls emit with what a build tells, from its beginning, until it ends.
+	Status(ctx context.Context, ref string, emit func(event.Batch) error) error
+}
+
+// Sessions serves the sessions of clients; *session.Manager is one.
+type Sessions interface {
+	HandleStream(stream controlpb.Control_SessionServer) error
+}
+
+// Storage is what the daemon keeps on disk.
+type Storage interface {
+	// DiskUsage returns the records that match any of the filters, all if there are none.
+	DiskUsage(ctx context.Context, filters []string) ([]cache.Usage, error)
+	// Prune deletes what is not used, calls removed for each record, and returns when the space
+	// is free.
+	Prune(ctx context.Context, opt PruneOpt, removed func(cache.Usage) error) error
+}
+
+// PruneOpt says what may be deleted and what is to be kept. The zero value deletes all regular
+// records that are not used.
+type PruneOpt struct {
+	// All includes internal and frontend records.
+	All     bool
+	Filters []string
+	// KeepDuration spares what was used that recently.
+	KeepDuration time.Duration
+	// In bytes; 0 is no bound.
+	ReservedSpace, MaxUsedSpace, MinFreeSpace int64
+}
+
+// Config is what a Controller needs. Nothing may be nil.
+type Config struct {
+	Solver   Solver
+	Builds   *gateway.Builds
+	Sessions Sessions
+	Storage  Storage
+	// Workers, the default one first.
+	Workers []*workerspb.WorkerRecord
+	Version *workerspb.BuildkitVersion
+}
+
+// Controller is the control API. Its methods may be called concurrently.
+type Controller struct {
+	controlpb.UnimplementedControlServer
+	cfg Config
+}
+
+// New returns a Controller.
+func New(cfg Config) *Controller { return &Controller{cfg: cfg} }
+
+// timestampKey is the header by which a client learns how far its clock is from the daemon's.
+const timestampKey = "buildkit-current-timestamp"
+
+// Solve runs a build and answers when it has ended.
+func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (*controlpb.SolveResponse, error) {
+	r, err := decodeSolve(req)
+	if err != nil {
+		return nil, err
+	}
+	if r.Definition == nil && r.Frontend == "" {
+		// The client drives the build: its calls name it from now on, however long it takes to start.
+		build, err := c.cfg.Builds.Register(r.Ref)
+		if err != nil {
+			return nil, err
+		}
+		defer build.Close()
+		r.Build = build.Run
+	}
+	resp, err := c.cfg.Solver.Solve(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &controlpb.SolveResponse{ExporterResponse: resp.Exporter}, nil
+}
+
+// Status tells what a build is doing, from its beginning, until it ends.
+func (c *Controller) Status(req *controlpb.StatusRequest, stream controlpb.Control_StatusServer) error {
+	now := time.Now().Format(time.RFC3339Nano)
+	if err := stream.SendHeader(metadata.Pairs(timestampKey, now)); err != nil {
+		return err
+	}
+	return c.cfg.Solver.Status(stream.Context(), req.GetRef(), func(b event.Batch) error {
+		for _, part := range encodeStatus(b) {
+			if err := stream.Send(part); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Session lets the daemon call the client until either ends it.
+func (c *Controller) Session(stream controlpb.Control_SessionServer) error {
+	return c.cfg.Sessions.HandleStream(stream)
+}
+
+// Info tells what the daemon is.
+func (c *Controller) Info(context.Context, *controlpb.InfoRequest) (*controlpb.InfoResponse, error) {
+	return &controlpb.InfoResponse{BuildkitVersion: c.cfg.Version}, nil
+}
+
+func invalid(format string, args ...any) error {
+	return status.New(codes.InvalidArgument, fmt.Sprintf(format, args...))
+}
+
+func unimplemented(what string) error {
+	return status.New(codes.Unimplemented, what+" are not supported")
+}

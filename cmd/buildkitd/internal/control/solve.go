@@ -1,0 +1,114 @@
+package control
+
+import (
+	"maps"
+	"strconv"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/solver"
+)
+
+const (
+	// epochArg is the build argument that sets the time of what exporters write.
+	epochArg = "build-arg:SOURCE_DATE_EPOCH"
+	// epochAttr is the attribute of exporters for it.
+	epochAttr = "source-date-epoch"
+	// registryCache is the type of remote cache that old requests mean.
+	registryCache = "registry"
+	// compatibility is the version of the outputs that are written.
+	compatibility = 30
+)
+
+// decodeSolve reads a request. Its deprecated fields are folded into the present ones.
+func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
+	if err := checkSolve(req); err != nil {
+		return solver.Request{}, err
+	}
+	r := solver.Request{
+		Ref:            req.GetRef(),
+		Session:        req.GetSession(),
+		Frontend:       req.GetFrontend(),
+		FrontendOpt:    req.GetFrontendAttrs(),
+		FrontendInputs: req.GetFrontendInputs(),
+		Exporters:      decodeExporters(req),
+		CacheExports:   decodeCacheExports(req.GetCache()),
+		CacheImports:   decodeCacheImports(req.GetCache()),
+		Entitlements:   req.GetEntitlements(),
+		Internal:       req.GetInternal(),
+	}
+	if len(req.GetDefinition().GetDef()) > 0 {
+		r.Definition = req.GetDefinition()
+	}
+	return r, nil
+}
+
+// checkSolve refuses what would mean something else if it were ignored.
+func checkSolve(req *controlpb.SolveRequest) error {
+	switch {
+	case req.GetSourcePolicy() != nil, req.GetSourcePolicySession() != "":
+		return unimplemented("source policies")
+	case req.GetProxyNetwork():
+		return unimplemented("proxied networks")
+	}
+	switch v := req.GetCompatibilityVersion(); v {
+	case 0, compatibility:
+		return nil
+	case 10, 20:
+		return unimplemented("compatibility versions before " + strconv.Itoa(compatibility))
+	default:
+		return invalid("unknown compatibility version %d", v)
+	}
+}
+
+func decodeExporters(req *controlpb.SolveRequest) []solver.Exporter {
+	var out []solver.Exporter
+	for _, e := range req.GetExporters() {
+		out = append(out, solver.Exporter{Type: e.GetType(), Attrs: maps.Clone(e.GetAttrs())})
+	}
+	// New clients send the first exporter in the old way too.
+	if len(out) == 0 && req.GetExporterDeprecated() != "" {
+		out = append(out, solver.Exporter{Type: req.GetExporterDeprecated(), Attrs: maps.Clone(req.GetExporterAttrsDeprecated())})
+	}
+	epoch := req.GetFrontendAttrs()[epochArg]
+	if _, err := strconv.ParseInt(epoch, 10, 64); err != nil {
+		return out // unset, or for the frontend to complain about
+	}
+	for i := range out {
+		if out[i].Attrs == nil {
+			out[i].Attrs = map[string]string{}
+		}
+		if _, set := out[i].Attrs[epochAttr]; !set {
+			out[i].Attrs[epochAttr] = epoch
+		}
+	}
+	return out
+}
+
+func decodeCacheExports(c *controlpb.CacheOptions) []solver.RemoteCache {
+	out := decodeCaches(c.GetExports())
+	if ref := c.GetExportRefDeprecated(); ref != "" {
+		attrs := maps.Clone(c.GetExportAttrsDeprecated())
+		if attrs == nil {
+			attrs = map[string]string{}
+		}
+		attrs["ref"] = ref
+		out = append(out, solver.RemoteCache{Type: registryCache, Attrs: attrs})
+	}
+	return out
+}
+
+func decodeCacheImports(c *controlpb.CacheOptions) []solver.RemoteCache {
+	out := decodeCaches(c.GetImports())
+	for _, ref := range c.GetImportRefsDeprecated() {
+		out = append(out, solver.RemoteCache{Type: registryCache, Attrs: map[string]string{"ref": ref}})
+	}
+	return out
+}
+
+func decodeCaches(entries []*controlpb.CacheOptionsEntry) []solver.RemoteCache {
+	var out []solver.RemoteCache
+	for _, e := range entries {
+		out = append(out, solver.RemoteCache{Type: e.GetType(), Attrs: e.GetAttrs()})
+	}
+	return out
+}

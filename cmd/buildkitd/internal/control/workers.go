@@ -1,0 +1,41 @@
+package control
+
+import (
+	"context"
+	"strings"
+
+	"github.com/containerd/containerd/v2/pkg/filters"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	workerspb "github.com/openbuildkit/buildkit/api/workers"
+)
+
+// ListWorkers returns the workers that match any of the filters, all if there are none. The first
+// one is the default.
+func (c *Controller) ListWorkers(_ context.Context, req *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	filter, err := filters.ParseAll(req.GetFilter()...)
+	if err != nil {
+		return nil, invalid("failed to parse worker filters %v: %v", req.GetFilter(), err)
+	}
+	resp := &controlpb.ListWorkersResponse{}
+	for _, w := range c.cfg.Workers {
+		if filter.Match(workerFields(w)) {
+			resp.Record = append(resp.Record, w)
+		}
+	}
+	return resp, nil
+}
+
+// workerFields are the fields of a worker that a filter can name: id and labels.<key>.
+func workerFields(w *workerspb.WorkerRecord) filters.Adaptor {
+	return filters.AdapterFunc(func(path []string) (string, bool) {
+		switch {
+		case len(path) == 1 && path[0] == "id":
+			return w.GetID(), w.GetID() != ""
+		case len(path) > 1 && path[0] == "labels":
+			value, ok := w.GetLabels()[strings.Join(path[1:], ".")]
+			return value, ok
+		}
+		return "", false
+	})
+}
