@@ -1,0 +1,6 @@
+//go:build race
+
+package harness
+
+// raceEnabled tells whether the test runs under the race detector; then so do the programs.
+const raceEnabled = true
