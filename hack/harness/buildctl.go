@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/openbuildkit/buildkit/hack/plain"
 )
 
 // clientTimeout ends a client that hangs. It is far beyond what any test takes.
@@ -91,33 +92,8 @@ func (d *Daemon) Build(tb testing.TB, dir string, more ...string) Result {
 	return d.MustBuildctl(tb, DockerfileArgs(dir, more...)...)
 }
 
-// Executed returns the names of the steps that ran, in the plain progress that a client printed:
-// those that ended with DONE, but for the internal ones.
-func (r Result) Executed() []string {
-	return r.steps("DONE")
-}
+// Executed returns the names of the steps that ran, from the plain progress that a client printed.
+func (r Result) Executed() []string { return plain.Executed(r.Stderr) }
 
-// Cached returns the names of the steps that were CACHED, but for the internal ones.
-func (r Result) Cached() []string {
-	return r.steps("CACHED")
-}
-
-func (r Result) steps(end string) []string {
-	names := map[string]string{}
-	var found []string
-	for line := range strings.Lines(r.Stderr) {
-		var number int
-		if n, _ := fmt.Sscanf(line, "#%d ", &number); n != 1 {
-			continue
-		}
-		id, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if _, ok := names[id]; !ok {
-			names[id] = rest
-		}
-		word, _, _ := strings.Cut(rest, " ")
-		if word == end && strings.HasPrefix(names[id], "[") && !strings.HasPrefix(names[id], "[internal]") {
-			found = append(found, names[id])
-		}
-	}
-	return found
-}
+// Cached returns the names of the steps whose results came from the cache.
+func (r Result) Cached() []string { return plain.Cached(r.Stderr) }
