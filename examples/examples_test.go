@@ -1,0 +1,61 @@
+package examples_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/hack/harness"
+)
+
+func TestHelloRunsAndItsSecondBuildExecutesNothing(t *testing.T) {
+	registry := harness.StartRegistry(t)
+	registry.PushBusybox(t)
+	daemon := harness.StartDaemon(t, harness.DaemonOptions{Registry: registry})
+	context, out := t.TempDir(), t.TempDir()
+	require.NoError(t, os.CopyFS(context, os.DirFS("hello")))
+	output := "--output=type=local,dest=" + out
+
+	first := daemon.Build(t, context, output)
+	require.NotEmpty(t, first.Executed())
+	require.Equal(t, "Bonjour, world!\nCiao, world!\nHallo, world!\nHello, world!\nHola, world!\n", run(t, filepath.Join(out, "hello")))
+
+	second := daemon.Build(t, context, output)
+	require.Empty(t, second.Executed())
+	require.NotEmpty(t, second.Cached())
+
+	script := filepath.Join(context, "hello.sh.in")
+	text, err := os.ReadFile(script)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(script, []byte(strings.ReplaceAll(string(text), "!", "?")), 0o644))
+	third := daemon.Build(t, context, output)
+	for _, step := range third.Executed() {
+		require.NotContains(t, step, "[words", "nothing of that stage depends on the script")
+	}
+	require.Contains(t, run(t, filepath.Join(out, "hello")), "Hello, world?")
+	daemon.RequireIdle(t)
+}
+
+func TestCompileGivesAProgramThatRunsHere(t *testing.T) {
+	registry := harness.StartRegistry(t)
+	registry.PushDebian(t)
+	daemon := harness.StartDaemon(t, harness.DaemonOptions{Registry: registry})
+	out := t.TempDir()
+
+	daemon.Build(t, "compile", "--output=type=local,dest="+out)
+	require.Equal(t, "2\n3\n5\n", run(t, filepath.Join(out, "primes"), "3"))
+	require.Empty(t, daemon.Build(t, "compile", "--output=type=local,dest="+out).Executed())
+	daemon.RequireIdle(t)
+}
+
+// run returns what a program prints.
+func run(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
