@@ -1,0 +1,60 @@
+# The image of the daemon, built by the daemon:
+#
+#   make image
+#
+# The last stage, daemon, is the default; --opt target=rootless gives one for an unprivileged user,
+# and target=binaries only the two programs.
+
+ARG GO_IMAGE=golang:1.26-bookworm
+ARG RUNTIME_IMAGE=debian:bookworm-slim
+
+# Compiled on the machine that builds, for whatever platform is asked for.
+FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN --mount=type=cache,target=/go/pkg/mod go mod download
+ARG TARGETOS
+ARG TARGETARCH
+ARG VERSION=v0.0.0+unknown
+ARG REVISION=
+RUN --mount=type=bind,target=. \
+    --mount=type=cache,target=/go/pkg/mod \
+    --mount=type=cache,target=/root/.cache/go-build \
+    version=github.com/openbuildkit/buildkit/cmd/internal/version && \
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
+        -ldflags "-s -w -X $version.Version=$VERSION -X $version.Revision=$REVISION" \
+        -o /out/ ./cmd/buildkitd ./cmd/buildctl
+
+FROM scratch AS binaries
+COPY --from=build /out/ /
+
+# What builds need at run time: a container runtime, git and ssh for git sources, xz and friends
+# for archives, iptables for bridge networks.
+FROM ${RUNTIME_IMAGE} AS runtime
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates runc git openssh-client fuse-overlayfs iptables isal xz-utils && \
+    rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/ /usr/bin/
+
+FROM runtime AS rootless
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        rootlesskit slirp4netns uidmap && \
+    rm -rf /var/lib/apt/lists/* && \
+    useradd --uid 1000 --create-home --shell /bin/sh user && \
+    echo user:100000:65536 | tee /etc/subuid > /etc/subgid && \
+    mkdir -p /run/user/1000 /home/user/.local/tmp /home/user/.local/share/buildkit && \
+    chown -R user:user /run/user/1000 /home/user
+USER 1000:1000
+ENV HOME=/home/user \
+    USER=user \
+    XDG_RUNTIME_DIR=/run/user/1000 \
+    TMPDIR=/home/user/.local/tmp \
+    BUILDKIT_HOST=unix:///run/user/1000/buildkit/buildkitd.sock
+VOLUME /home/user/.local/share/buildkit
+ENTRYPOINT ["rootlesskit", "buildkitd"]
+
+FROM runtime AS daemon
+VOLUME /var/lib/buildkit
+ENTRYPOINT ["buildkitd"]
