@@ -1,0 +1,94 @@
+package config
+
+import "path/filepath"
+
+// Host is what the defaults depend on.
+type Host struct {
+	// Rootless is true for a daemon that runs as the mapped root of an ordinary user's namespace.
+	Rootless bool
+	Getenv   func(string) string
+}
+
+// configFile and socket are the names below the folders of a host.
+const (
+	configFile = "buildkitd.toml"
+	socket     = "buildkitd.sock"
+)
+
+// ConfigPath is where the configuration file is unless told otherwise.
+func (h Host) ConfigPath() string {
+	if !h.Rootless {
+		return "/etc/buildkit/" + configFile
+	}
+	return filepath.Join(h.userDir("XDG_CONFIG_HOME", ".config"), "buildkit", configFile)
+}
+
+// Root is where state is kept unless told otherwise.
+func (h Host) Root() string {
+	if !h.Rootless {
+		return "/var/lib/buildkit"
+	}
+	return filepath.Join(h.userDir("XDG_DATA_HOME", ".local/share"), "buildkit")
+}
+
+// Address is where the API is served unless told otherwise.
+func (h Host) Address() string {
+	dir := h.Getenv("XDG_RUNTIME_DIR")
+	if !h.Rootless || dir == "" {
+		return "unix:///run/buildkit/" + socket
+	}
+	return "unix://" + filepath.Join(dir, "buildkit", socket)
+}
+
+// userDir is a folder of the user, named by a variable or below the home folder.
+func (h Host) userDir(env, below string) string {
+	if dir := h.Getenv(env); dir != "" {
+		return dir
+	}
+	return filepath.Join(h.Getenv("HOME"), below)
+}
+
+// Defaults of values that hosts do not change.
+const (
+	DefaultLogFormat              = "text"
+	DefaultLogLevel               = "info"
+	DefaultSnapshotter            = "auto"
+	DefaultNetworkMode            = "auto"
+	DefaultMaxRegistryConcurrency = 4
+	defaultProvenanceEnvDir       = "/etc/buildkit/provenance.d"
+)
+
+// SetDefaults fills in what neither file nor command line say.
+func (c *Config) SetDefaults(h Host) {
+	setDefault(&c.Root, h.Root())
+	if len(c.GRPC.Addresses) == 0 {
+		c.GRPC.Addresses = []string{h.Address()}
+	}
+	setDefault(&c.Log.Format, DefaultLogFormat)
+	if c.Log.Level == "" {
+		c.Log.Level = DefaultLogLevel
+		if c.Debug {
+			c.Log.Level = "debug"
+		}
+		if c.Trace {
+			c.Log.Level = "trace"
+		}
+	}
+	setDefault(&c.ProvenanceEnvDir, defaultProvenanceEnvDir)
+	if c.System.MaxRegistryConcurrency == nil {
+		n := DefaultMaxRegistryConcurrency
+		c.System.MaxRegistryConcurrency = &n
+	}
+	oci := &c.Workers.OCI
+	setDefault(&oci.Snapshotter, DefaultSnapshotter)
+	setDefault(&oci.Mode, DefaultNetworkMode)
+	if oci.Rootless == nil {
+		oci.Rootless = &h.Rootless
+	}
+}
+
+func setDefault(value *string, def string) {
+	if *value == "" {
+		*value = def
+	}
+}
