@@ -67,6 +67,8 @@ type Alt struct {
 type Op struct {
 	Digest digest.Digest
 	Output int
+	// inputs is their number, set by the store: ops of different numbers are different ops.
+	inputs int
 }
 
 // Result is a stored result of a key.

@@ -27,6 +27,7 @@ func appendString(b []byte, s string) []byte {
 func (r *record) encode() []byte {
 	b := appendString(nil, string(r.op.Digest))
 	b = appendInt(b, int64(r.op.Output))
+	b = appendInt(b, int64(r.op.inputs))
 	b = appendInt(b, int64(r.children))
 	b = appendInt(b, int64(len(r.links)))
 	for _, l := range r.links {
@@ -39,7 +40,7 @@ func (r *record) encode() []byte {
 
 func decodeRecord(b []byte) (*record, error) {
 	d := decoder{b: b}
-	r := &record{op: Op{Digest: digest.Digest(d.string()), Output: int(d.int())}, children: int(d.int())}
+	r := &record{op: Op{Digest: digest.Digest(d.string()), Output: int(d.int()), inputs: int(d.int())}, children: int(d.int())}
 	for n := d.int(); n > 0 && !d.bad; n-- {
 		r.links = append(r.links, Link{Input: int(d.int()), Alt: Alt{Key: d.id(), Selector: d.string()}})
 	}

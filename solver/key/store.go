@@ -36,6 +36,7 @@ func (s *Store) Close() error { return s.t.close() }
 func (s *Store) Find(op Op, inputs [][]Alt) []ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	op.inputs = len(inputs)
 	return s.find(op, inputs)
 }
 
@@ -64,6 +65,7 @@ func (s *Store) find(op Op, inputs [][]Alt) []ID {
 func (s *Store) Save(op Op, inputs [][]Alt) ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	op.inputs = len(inputs)
 	if found := s.find(op, inputs); len(found) > 0 {
 		return found[0]
 	}
@@ -241,6 +243,7 @@ func linkKey(op Op, input int, alt Alt) string {
 	h.Write(alt.Key[:])
 	b := appendString(nil, string(op.Digest))
 	b = appendInt(b, int64(op.Output))
+	b = appendInt(b, int64(op.inputs))
 	b = appendInt(b, int64(input))
 	h.Write(appendString(b, alt.Selector))
 	return string(h.Sum(nil)[:20])

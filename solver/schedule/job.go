@@ -220,15 +220,11 @@ func (s *Scheduler) drop(gone []*node) []Result {
 	touched := map[*node]bool{}
 	var released []Result
 	for _, n := range gone {
+		n.gone = true
 		if n.cancel != nil {
 			n.cancel(errNobodyWaits)
 		}
-		for _, o := range n.outputs {
-			if o.result != nil {
-				released = append(released, o.result)
-				o.result = nil
-			}
-		}
+		released = append(released, n.takeResults()...)
 		for _, in := range n.inputs {
 			if !dead[in.node] {
 				touched[in.node] = true
@@ -245,4 +241,16 @@ func (s *Scheduler) drop(gone []*node) []Result {
 		n.parents = kept
 	}
 	return released
+}
+
+// takeResults removes the results of a node and returns them.
+func (n *node) takeResults() []Result {
+	var rs []Result
+	for _, o := range n.outputs {
+		if o.result != nil {
+			rs = append(rs, o.result)
+			o.result = nil
+		}
+	}
+	return rs
 }

@@ -76,6 +76,8 @@ type node struct {
 	blobs     blob.Sources
 	// held is set once the node has been given to a Job.
 	held bool
+	// gone is set once no Job holds the node: results that still arrive are released.
+	gone bool
 }
 
 type waiter struct {

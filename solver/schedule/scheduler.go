@@ -112,6 +112,12 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 	go func() {
 		defer s.work.Done()
 		then, err := protect(ctx, fn)
+		var late []Result
+		defer func() {
+			for _, r := range late {
+				r.Release()
+			}
+		}()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		n.cancel = nil
@@ -125,6 +131,10 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 			s.failed(n, err)
 		}
 		cancel(nil)
+		if n.gone {
+			late = n.takeResults()
+			return
+		}
 		s.enqueue(n)
 		s.pump()
 	}()

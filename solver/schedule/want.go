@@ -81,22 +81,39 @@ func (j *Job) Result(ctx context.Context, e Edge) (Result, error) {
 	return w.result, nil
 }
 
-// Use calls fn with a result, and again with the result made anew if fn finds it lost.
-func (j *Job) Use(ctx context.Context, e Edge, fn func(Result) error) error {
+// Use calls fn with results, in the order of edges, and again with results made anew if fn finds
+// any of them lost. The results are released afterwards.
+func (j *Job) Use(ctx context.Context, edges []Edge, fn func([]Result) error) error {
 	for try := 0; ; try++ {
-		r, err := j.Result(ctx, e)
-		if err != nil {
+		again, err := j.use(ctx, edges, fn)
+		if !again || try == maxTries {
 			return err
 		}
-		err = fn(r)
-		if err != nil && errors.Is(err, ErrLost) && try < maxTries {
-			j.s.invalidate(e, r)
-			r.Release()
-			continue
-		}
-		r.Release()
-		return err
 	}
+}
+
+func (j *Job) use(ctx context.Context, edges []Edge, fn func([]Result) error) (lost bool, err error) {
+	results := make([]Result, 0, len(edges))
+	defer func() {
+		for _, r := range results {
+			r.Release()
+		}
+	}()
+	for _, e := range edges {
+		r, err := j.Result(ctx, e)
+		if err != nil {
+			return false, err
+		}
+		results = append(results, r)
+	}
+	err = fn(results)
+	if !errors.Is(err, ErrLost) {
+		return false, err
+	}
+	for i, e := range edges {
+		j.s.invalidate(e, results[i])
+	}
+	return true, err
 }
 
 // join makes w a waiter of an output and of all that already works for it.
