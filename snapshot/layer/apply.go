@@ -1,0 +1,372 @@
+//go:build linux
+
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// EntryError is an error that one entry of an archive has caused.
+type EntryError struct {
+	// Name is the entry's name as the archive has it.
+	Name string
+	Err  error
+}
+
+func (e *EntryError) Error() string { return fmt.Sprintf("layer entry %q: %v", e.Name, e.Err) }
+
+// Unwrap returns the cause.
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// Apply unpacks the uncompressed archive r onto the tree at root, a folder that nobody else writes
+// to meanwhile, and returns the sum of the sizes of the files written. It reads r up to the end of
+// the archive, not further.
+//
+// Removals (whiteouts) remove from the tree as it is seen; root has to be the mounted tree, not an
+// upper folder. An entry that cannot be made is an *EntryError. What has been unpacked until then
+// stays.
+func Apply(ctx context.Context, root string, r io.Reader) (int64, error) {
+	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	a := &applier{
+		tree:    tree{root: rootFD, dir: -1},
+		copyBuf: make([]byte, 128<<10),
+		seed:    maphash.MakeSeed(),
+		written: map[uint64]struct{}{},
+	}
+	defer a.close()
+	tr := tar.NewReader(bufio.NewReaderSize(r, 128<<10))
+	for {
+		if ctx.Err() != nil {
+			return a.size, context.Cause(ctx)
+		}
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return a.size, a.setDirTimes()
+		}
+		if err != nil {
+			return a.size, fmt.Errorf("read layer archive: %w", err)
+		}
+		if err := a.entry(hdr, tr); err != nil {
+			return a.size, &EntryError{hdr.Name, err}
+		}
+	}
+}
+
+type applier struct {
+	tree
+	copyBuf []byte
+	size    int64
+	// dirTimes are set at the end: files made in a folder change its time.
+	dirTimes []dirTime
+	// written has the hash of every path of this layer, for opaque folders.
+	seed    maphash.Seed
+	written map[uint64]struct{}
+}
+
+type dirTime struct {
+	name string
+	time time.Time
+}
+
+func (a *applier) hash(name string) uint64 { return maphash.String(a.seed, name) }
+
+func (a *applier) entry(hdr *tar.Header, content io.Reader) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	name := clean(hdr.Name)
+	dir, base := path.Split(name)
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return a.whiteout(clean(dir), base)
+	}
+	for p := name; p != "."; p = path.Dir(p) {
+		h := a.hash(p)
+		if _, ok := a.written[h]; ok {
+			break
+		}
+		a.written[h] = struct{}{}
+	}
+	if name == "." {
+		if hdr.Typeflag != tar.TypeDir {
+			return errors.New("the root of a tree can be a folder only")
+		}
+		return a.rootMetadata(hdr)
+	}
+	parent, err := a.parent(clean(dir))
+	if err != nil {
+		return err
+	}
+	if err := a.make(parent, name, base, hdr, content); err != nil {
+		return err
+	}
+	return nil
+}
+
+// clean returns the name as a relative path within the root, "." for the root itself.
+func clean(name string) string {
+	name = path.Clean("/" + name)[1:]
+	if name == "" {
+		return "."
+	}
+	return name
+}
+
+func (a *applier) rootMetadata(hdr *tar.Header) error {
+	f, err := a.openDir(".")
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	a.dirTimes = append(a.dirTimes, dirTime{".", hdr.ModTime})
+	return metadata(f, ".", hdr)
+}
+
+// make makes the entry in the folder parent.
+func (a *applier) make(parent int, name, base string, hdr *tar.Header, content io.Reader) error {
+	if err := a.clear(parent, base, hdr.Typeflag); err != nil {
+		return err
+	}
+	mode := uint32(hdr.Mode & 0o7777)
+	switch hdr.Typeflag {
+	case tar.TypeDir:
+		if err := unix.Mkdirat(parent, base, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		a.dirTimes = append(a.dirTimes, dirTime{name, hdr.ModTime})
+	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // archives with TypeRegA exist
+		return a.file(parent, base, hdr, content)
+	case tar.TypeLink:
+		return a.link(parent, base, hdr.Linkname)
+	case tar.TypeSymlink:
+		if err := unix.Symlinkat(hdr.Linkname, parent, base); err != nil {
+			return err
+		}
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		if err := mknod(parent, base, mode, hdr); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("type %q is not supported", hdr.Typeflag)
+	}
+	if err := metadata(parent, base, hdr); err != nil {
+		return err
+	}
+	if hdr.Typeflag == tar.TypeDir {
+		return nil
+	}
+	return setTime(parent, base, hdr.ModTime)
+}
+
+// clear removes what is in the way of an entry: anything, unless both are folders.
+func (a *applier) clear(parent int, base string, typeflag byte) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if typeflag == tar.TypeDir && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil
+	}
+	return removeAll(parent, base)
+}
+
+func removeAll(parent int, base string) error {
+	return os.RemoveAll(procPath(parent, base))
+}
+
+func (a *applier) file(parent int, base string, hdr *tar.Header, content io.Reader) error {
+	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), base)
+	defer f.Close()
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{content}, a.copyBuf)
+	a.size += n
+	if err != nil {
+		return err
+	}
+	if err := metadata(parent, base, hdr); err != nil {
+		return err
+	}
+	return setTime(parent, base, hdr.ModTime)
+}
+
+func (a *applier) link(parent int, base, target string) error {
+	dir, name := path.Split(clean(target))
+	if name == "." || name == "" {
+		return fmt.Errorf("hard link to %q: not a file", target)
+	}
+	d, err := a.openDir(clean(dir))
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", target, err)
+	}
+	defer unix.Close(d)
+	if err := unix.Linkat(d, name, parent, base, 0); err != nil {
+		return fmt.Errorf("hard link to %q: %w", target, err)
+	}
+	return nil
+}
+
+func mknod(parent int, base string, mode uint32, hdr *tar.Header) error {
+	var dev uint64
+	switch hdr.Typeflag {
+	case tar.TypeFifo:
+		mode |= unix.S_IFIFO
+	case tar.TypeChar:
+		mode |= unix.S_IFCHR
+	case tar.TypeBlock:
+		mode |= unix.S_IFBLK
+	}
+	if hdr.Typeflag != tar.TypeFifo {
+		const limit = 1 << 31
+		if hdr.Devmajor < 0 || hdr.Devmajor >= limit || hdr.Devminor < 0 || hdr.Devminor >= limit {
+			return fmt.Errorf("device number %d:%d is out of range", hdr.Devmajor, hdr.Devminor)
+		}
+		if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
+			return errors.New("device number 0:0 is reserved for removals")
+		}
+		dev = unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
+	}
+	return unix.Mknodat(parent, base, mode, int(dev))
+}
+
+// metadata sets the owner, the mode and the extended attributes of a new entry, in the order in
+// which one does not undo the other.
+func metadata(parent int, base string, hdr *tar.Header) error {
+	if err := unix.Fchownat(parent, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set owner %d:%d: %w", hdr.Uid, hdr.Gid, err)
+	}
+	if hdr.Typeflag != tar.TypeSymlink {
+		if err := unix.Fchmodat(parent, base, uint32(hdr.Mode&0o7777), 0); err != nil {
+			return fmt.Errorf("set mode: %w", err)
+		}
+	}
+	for k, v := range hdr.PAXRecords {
+		attr, ok := strings.CutPrefix(k, xattrRecord)
+		if !ok || !keepsXattr(attr) {
+			continue
+		}
+		err := unix.Lsetxattr(procPath(parent, base), attr, []byte(v), 0)
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && strings.HasPrefix(attr, "trusted.") {
+			continue // the file system or the user namespace has no such thing
+		}
+		if err != nil {
+			return fmt.Errorf("set attribute %s: %w", attr, err)
+		}
+	}
+	return nil
+}
+
+func setTime(parent int, base string, t time.Time) error {
+	ts := timespec(t)
+	if err := unix.UtimesNanoAt(parent, base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set time: %w", err)
+	}
+	return nil
+}
+
+// timespec cuts times that file systems cannot hold.
+func timespec(t time.Time) unix.Timespec {
+	if t.Before(time.Unix(0, 0)) || t.Unix() > 1<<40 {
+		t = time.Unix(0, 0)
+	}
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
+func (a *applier) setDirTimes() error {
+	for _, d := range slices.Backward(a.dirTimes) {
+		fd, err := a.openNoFollow(d.name)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue // a later entry has removed or replaced it
+		}
+		if err != nil {
+			return &EntryError{d.name, err}
+		}
+		err = setTime(fd, ".", d.time)
+		unix.Close(fd)
+		if err != nil {
+			return &EntryError{d.name, err}
+		}
+	}
+	return nil
+}
+
+// whiteout removes what the entry base in the folder dir stands for.
+func (a *applier) whiteout(dir, base string) error {
+	a.forget()
+	if base == opaqueName {
+		return a.opaque(dir)
+	}
+	name := strings.TrimPrefix(base, whiteoutPrefix)
+	if strings.HasPrefix(name, whiteoutPrefix) {
+		return nil // bookkeeping of AUFS
+	}
+	if name == "" || name == "." || name == ".." {
+		return errors.New("invalid name of a removed file")
+	}
+	fd, err := a.openDir(dir)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return removeAll(fd, name)
+}
+
+// opaque removes everything from the folder that did not come with this layer.
+func (a *applier) opaque(dir string) error {
+	fd, err := a.openDir(dir)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	f, err := os.Open(procPath(fd, "."))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		child := path.Join(dir, e.Name())
+		if _, ok := a.written[a.hash(child)]; !ok {
+			if err := removeAll(fd, e.Name()); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.IsDir() {
+			if err := a.opaque(child); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+//go:build linux
+
+package layer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Upper is a layer as overlayfs has written it.
+type Upper struct {
+	// Dir is the upper folder.
+	Dir string
+	// Lowers are the folders below it, the uppermost first.
+	Lowers []string
+	Xattrs XattrPrefix
+}
+
+// WriteUpper writes the layer as an archive to w. Only the upper folder is walked; the lower ones
+// are looked at where a folder in it hides them, to name what is gone.
+func WriteUpper(ctx context.Context, w io.Writer, u Upper) error {
+	walk := upperWalk{Upper: u, ctx: ctx, out: newWriter(w)}
+	if err := walk.walk("", u.Lowers, false); err != nil {
+		return err
+	}
+	return walk.out.close()
+}
+
+type upperWalk struct {
+	Upper
+	ctx context.Context //nolint:containedctx // lives as long as the call that it came with
+	out *writer
+}
+
+// walk writes what is in the folder name. With hides, nothing that the lower layers have there is
+// seen any more, and what this folder does not have itself is written as removed.
+func (u *upperWalk) walk(name string, lowers []string, hides bool) error {
+	if u.ctx.Err() != nil {
+		return context.Cause(u.ctx)
+	}
+	names, err := readNames(filepath.Join(u.Dir, name))
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	if hides {
+		below, err := u.visible(name, lowers)
+		if err != nil {
+			return err
+		}
+		for _, n := range below {
+			if _, ok := slices.BinarySearch(names, n); !ok {
+				gone[n] = true
+			}
+		}
+		for n := range gone {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+	}
+	for _, base := range names {
+		child := path.Join(name, base)
+		if gone[base] {
+			if err := u.out.remove(child); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := u.entry(child, lowers, hides); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *upperWalk) entry(name string, lowers []string, hides bool) error {
+	file := filepath.Join(u.Dir, name)
+	st, err := lstat(file)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+		return u.out.remove(name)
+	}
+	if err := u.out.add(name, file, st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	return u.walk(name, lowers, hides || u.Xattrs.IsOpaque(file))
+}
+
+// visible returns what the lower layers show in the folder name, in no order.
+func (u *upperWalk) visible(name string, lowers []string) ([]string, error) {
+	seen := map[string]bool{}
+	for _, l := range lowers {
+		stop, err := u.collect(l, name, seen)
+		if err != nil {
+			return nil, err
+		}
+		if stop {
+			break
+		}
+	}
+	var names []string
+	for n, there := range seen {
+		if there {
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
+// collect adds the names in one layer's folder to seen, false for those it removes, unless a
+// layer above has decided already. It reports whether layers further down are hidden.
+func (u *upperWalk) collect(lower, name string, seen map[string]bool) (stop bool, err error) {
+	// Each folder on the way can hide, and be hidden, as well as the last one.
+	for at := lower; ; {
+		st, err := os.Lstat(at)
+		if errors.Is(err, os.ErrNotExist) {
+			return stop, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if !st.IsDir() {
+			return true, nil
+		}
+		if u.Xattrs.IsOpaque(at) {
+			stop = true
+		}
+		rest, err := filepath.Rel(at, filepath.Join(lower, name))
+		if err != nil {
+			return false, err
+		}
+		if rest == "." {
+			break
+		}
+		at = filepath.Join(at, firstPart(rest))
+	}
+	entries, err := os.ReadDir(filepath.Join(lower, name))
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if _, ok := seen[e.Name()]; ok {
+			continue
+		}
+		there := true
+		if e.Type()&os.ModeCharDevice != 0 {
+			st, err := e.Info()
+			if err != nil {
+				return false, err
+			}
+			there = !IsWhiteout(st)
+		}
+		seen[e.Name()] = there
+	}
+	return stop, nil
+}
+
+func firstPart(p string) string {
+	for i := range len(p) {
+		if p[i] == '/' {
+			return p[:i]
+		}
+	}
+	return p
+}
+
+// readNames returns the names in a folder, sorted by bytes.
+func readNames(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}

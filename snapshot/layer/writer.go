@@ -1,0 +1,150 @@
+//go:build linux
+
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	whiteoutPrefix = ".wh."
+	opaqueName     = ".wh..wh..opq"
+	xattrRecord    = "SCHILY.xattr."
+)
+
+// writer writes the entries of one archive. Names are slash-separated and relative.
+type writer struct {
+	buf *bufio.Writer
+	tar *tar.Writer
+	// copyBuf is used for the contents of all files.
+	copyBuf []byte
+	// links maps a file with several names to the first one written.
+	links map[inode]string
+}
+
+type inode struct{ dev, ino uint64 }
+
+func newWriter(w io.Writer) *writer {
+	buf := bufio.NewWriterSize(w, 128<<10)
+	return &writer{buf: buf, tar: tar.NewWriter(buf), copyBuf: make([]byte, 128<<10), links: map[inode]string{}}
+}
+
+func (w *writer) close() error {
+	if err := w.tar.Close(); err != nil {
+		return err
+	}
+	return w.buf.Flush()
+}
+
+// remove writes that name is gone.
+func (w *writer) remove(name string) error {
+	return w.tar.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     path.Join(path.Dir(name), whiteoutPrefix+path.Base(name)),
+		ModTime:  time.Unix(0, 0),
+		Format:   tar.FormatPAX,
+	})
+}
+
+// add writes the file, link, device or folder (without what is in it) that is at file on disk.
+// Sockets have no form in an archive and are left out.
+func (w *writer) add(name, file string, st *unix.Stat_t) error {
+	hdr := &tar.Header{
+		Name:    name,
+		Mode:    int64(st.Mode & 0o7777),
+		Uid:     int(st.Uid),
+		Gid:     int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, 0),
+		Format:  tar.FormatPAX,
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		hdr.Typeflag, hdr.Size = tar.TypeReg, st.Size
+	case unix.S_IFDIR:
+		hdr.Typeflag, hdr.Name = tar.TypeDir, name+"/"
+	case unix.S_IFLNK:
+		target, err := os.Readlink(file)
+		if err != nil {
+			return err
+		}
+		hdr.Typeflag, hdr.Linkname = tar.TypeSymlink, target
+	case unix.S_IFCHR:
+		hdr.Typeflag = tar.TypeChar
+	case unix.S_IFBLK:
+		hdr.Typeflag = tar.TypeBlock
+	case unix.S_IFIFO:
+		hdr.Typeflag = tar.TypeFifo
+	default:
+		return nil
+	}
+	if hdr.Typeflag == tar.TypeChar || hdr.Typeflag == tar.TypeBlock {
+		hdr.Devmajor, hdr.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	}
+	if st.Nlink > 1 && hdr.Typeflag != tar.TypeDir {
+		id := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev is not 64 bits wide everywhere
+		if first, ok := w.links[id]; ok {
+			hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
+			return w.tar.WriteHeader(hdr)
+		}
+		w.links[id] = name
+	}
+	if err := w.addXattrs(hdr, file); err != nil {
+		return err
+	}
+	if err := w.tar.WriteHeader(hdr); err != nil {
+		return fmt.Errorf("write header of %s: %w", name, err)
+	}
+	if hdr.Typeflag == tar.TypeReg && hdr.Size > 0 {
+		return w.content(name, file, hdr.Size)
+	}
+	return nil
+}
+
+func (w *writer) addXattrs(hdr *tar.Header, file string) error {
+	attrs, err := xattrs(file)
+	if err != nil {
+		return err
+	}
+	for k, v := range attrs {
+		if hdr.PAXRecords == nil {
+			hdr.PAXRecords = map[string]string{}
+		}
+		hdr.PAXRecords[xattrRecord+k] = v
+	}
+	return nil
+}
+
+func (w *writer) content(name, file string, size int64) error {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
+	if err != nil {
+		// O_NOATIME is for the owner only.
+		if f, err = os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
+			return err
+		}
+	}
+	defer f.Close()
+	n, err := io.CopyBuffer(struct{ io.Writer }{w.tar}, struct{ io.Reader }{io.LimitReader(f, size)}, w.copyBuf)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if n != size {
+		return fmt.Errorf("write %s: file became shorter while it was read", name)
+	}
+	return nil
+}
+
+func lstat(file string) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(file, &st); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: file, Err: err}
+	}
+	return &st, nil
+}

@@ -1,0 +1,252 @@
+//go:build linux
+
+// Package native keeps file trees as plain folders, each snapshot a whole copy of its parent, for
+// file systems on which overlayfs cannot be used. It wraps containerd's native snapshotter.
+//
+// Copies are made outside of the snapshotter's transactions, so that one large tree does not
+// hold up the others, and a snapshot does not depend on its parent's once it is made. Data is
+// shared with the parent where the file system can do that.
+//
+// The package is used by package snapshot only. The folder given to New belongs to it alone. All
+// methods may be called concurrently; what a caller must see to is that a snapshot is not removed
+// while it is used, and that nobody writes into a committed one.
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
+	"github.com/openbuildkit/buildkit/snapshot/layer"
+)
+
+// Labels of a snapshot.
+const (
+	// parentLabel names the snapshot that was copied.
+	parentLabel = "copied-from"
+	// folderLabel is the name of the folder that has the files.
+	folderLabel = "folder"
+)
+
+// Snapshotter is a set of snapshots in one folder.
+type Snapshotter struct {
+	inner snapshots.Snapshotter
+	// folders is where the trees are.
+	folders string
+
+	mu    sync.RWMutex
+	nodes map[string]node
+}
+
+type node struct {
+	parent string
+	dir    string
+}
+
+// New opens the snapshots below root, which is made if missing.
+func New(ctx context.Context, root string) (*Snapshotter, error) {
+	inner, err := native.NewSnapshotter(root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{inner: inner, folders: filepath.Join(root, "snapshots"), nodes: map[string]node{}}
+	if err := s.load(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("read native snapshots: %w", err), inner.Close())
+	}
+	return s, nil
+}
+
+func (s *Snapshotter) load(ctx context.Context) error {
+	var infos []snapshots.Info
+	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		infos = append(infos, info)
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // not found: nothing has ever been stored
+		return err
+	}
+	known := map[string]struct{}{}
+	for _, info := range infos {
+		n := node{parent: info.Labels[parentLabel]}
+		if name := info.Labels[folderLabel]; name != "" {
+			n.dir = filepath.Join(s.folders, name)
+		} else {
+			mounts, err := s.inner.Mounts(ctx, info.Name)
+			if err != nil {
+				return err
+			}
+			n.dir = mounts[0].Source
+		}
+		s.nodes[info.Name] = n
+		known[filepath.Base(n.dir)] = struct{}{}
+	}
+	return folder.Sweep(s.folders, known)
+}
+
+func (s *Snapshotter) node(name string) (node, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n, ok := s.nodes[name]
+	if !ok {
+		return node{}, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	return n, nil
+}
+
+// Prepare makes the active snapshot key as a copy of parent, empty for none.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string) error {
+	var from node
+	if parent != "" {
+		var err error
+		if from, err = s.node(parent); err != nil {
+			return err
+		}
+	}
+	mounts, err := s.inner.Prepare(ctx, key, "", snapshots.WithLabels(map[string]string{parentLabel: parent}))
+	if err != nil {
+		return err
+	}
+	n := node{parent: parent, dir: mounts[0].Source}
+	if parent != "" {
+		if err := copyTree(ctx, n.dir, from.dir); err != nil {
+			err = fmt.Errorf("copy snapshot %s: %w", parent, err)
+			return errors.Join(err, s.inner.Remove(context.WithoutCancel(ctx), key))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[key] = n
+	return nil
+}
+
+func copyTree(ctx context.Context, dst, src string) error {
+	return fs.CopyDir(dst, src, fs.WithXAttrErrorHandler(func(dst, _, attr string, err error) error {
+		// Attributes of the machine, such as SELinux labels, cannot be copied.
+		log.G(ctx).WithError(err).Debugf("attribute %s of %s is not copied", attr, dst)
+		return nil
+	}))
+}
+
+// Commit turns the active snapshot key into the committed one name.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
+	n, err := s.node(key)
+	if err != nil {
+		return err
+	}
+	labels := map[string]string{parentLabel: n.parent, folderLabel: filepath.Base(n.dir)}
+	if err := s.inner.Commit(ctx, name, key, snapshots.WithLabels(labels)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, key)
+	s.nodes[name] = n
+	return nil
+}
+
+// CommitPrepare is Commit followed by Prepare of next on the result.
+func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) error {
+	if err := s.Commit(ctx, name, key); err != nil {
+		return err
+	}
+	return s.Prepare(ctx, next, name)
+}
+
+// Remove removes a snapshot and frees its space.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	if err := s.inner.Remove(ctx, key); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, key)
+	return nil
+}
+
+// Cleanup removes what a crash left behind.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	entries, err := os.ReadDir(s.folders)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), folder.Removed) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.folders, e.Name())); err != nil {
+			log.G(ctx).WithError(err).Warn("cannot remove a left snapshot")
+		}
+	}
+	return nil
+}
+
+// Mounts returns the mounts of an active snapshot, for writing.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	return s.inner.Mounts(ctx, key)
+}
+
+// Tree returns the mounts that show a snapshot read-only.
+func (s *Snapshotter) Tree(_ context.Context, key string) ([]mount.Mount, error) {
+	n, err := s.node(key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(n.dir); err != nil {
+		if os.IsNotExist(err) {
+			return nil, fmt.Errorf("files of snapshot %s: %w", key, errdefs.ErrNotFound)
+		}
+		return nil, err
+	}
+	return []mount.Mount{{Type: "bind", Source: n.dir, Options: []string{"ro", "rbind"}}}, nil
+}
+
+// Diff writes what a snapshot changes in its parent as a tar archive.
+func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error {
+	n, err := s.node(key)
+	if err != nil {
+		return err
+	}
+	lower := ""
+	if n.parent != "" {
+		p, err := s.node(n.parent)
+		if err != nil {
+			return err
+		}
+		lower = p.dir
+	}
+	return layer.WriteChanges(ctx, w, lower, n.dir)
+}
+
+// Usage returns what the whole tree of a snapshot takes on disk.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	return s.inner.Usage(ctx, key)
+}
+
+// Names returns the names of all snapshots, true for active ones.
+func (s *Snapshotter) Names(ctx context.Context) (map[string]bool, error) {
+	names := map[string]bool{}
+	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		names[info.Name] = info.Kind == snapshots.KindActive
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	return names, nil
+}
+
+// Close ends the use of the folder.
+func (s *Snapshotter) Close() error { return s.inner.Close() }

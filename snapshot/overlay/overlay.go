@@ -1,0 +1,396 @@
+//go:build linux
+
+// Package overlay keeps file trees with overlayfs: it wraps containerd's overlay snapshotter and
+// adds what a builder needs of it.
+//
+// A committed snapshot can be mounted read-only without a snapshot of its own. A snapshot can be
+// committed and the next one made on it in one transaction, which is all that one build step
+// costs. And a chain of snapshots may be of any length, although the kernel stacks 500 lower
+// directories at most: see merge.go for how long chains are kept short.
+//
+// The package is used by package snapshot only. The folder given to New belongs to it alone. All
+// methods may be called concurrently; what a caller must see to is that a snapshot is not removed
+// while it is used, and that nobody writes into a committed one.
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/containerd/errdefs"
+	"go.etcd.io/bbolt"
+
+	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
+	"github.com/openbuildkit/buildkit/snapshot/layer"
+)
+
+// upperDirLabel is the label by which containerd's snapshotter tells where a layer's files are.
+const upperDirLabel = "containerd.io/snapshot/overlay.upperdir"
+
+// Supported returns nil if overlayfs can be used below root, and otherwise why not.
+func Supported(root string) error { return overlayutils.Supported(root) }
+
+// Snapshotter is a set of snapshots in one folder.
+type Snapshotter struct {
+	inner   snapshots.Snapshotter
+	meta    *metaStore
+	options []string
+	xattrs  layer.XattrPrefix
+
+	mu    sync.RWMutex
+	nodes map[string]*node
+
+	// merging is held while a chain is made shorter: two chains that share layers would
+	// otherwise do the same work twice.
+	merging sync.Mutex
+}
+
+// node is a snapshot in memory. Fields do not change, except merged under Snapshotter.mu.
+type node struct {
+	name   string
+	parent *node
+	// dir holds the files of this layer alone.
+	dir string
+	// level is 0 for a snapshot that a caller made; see merge.go.
+	level int
+	// merged stands for this snapshot when something is stacked on it, nil for itself.
+	merged *node
+}
+
+// New opens the snapshots below root, which is made if missing.
+func New(ctx context.Context, root string) (*Snapshotter, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	ms, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"), func(o *bbolt.Options) error {
+		// The free list is rebuilt when the file is opened; writing it with every
+		// transaction is what makes bbolt slow on large files.
+		o.NoFreelistSync = true
+		o.FreelistType = bbolt.FreelistMapType
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	meta := &metaStore{ms}
+	options := mountOptions()
+	inner, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel,
+		overlay.WithMetaStore(meta), overlay.WithMountOptions(options))
+	if err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	s := &Snapshotter{inner: inner, meta: meta, nodes: map[string]*node{}}
+	if err := s.detect(root, options); err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	if err := s.load(ctx, root); err != nil {
+		return nil, errors.Join(fmt.Errorf("read overlay snapshots: %w", err), inner.Close())
+	}
+	return s, nil
+}
+
+// mountOptions switches off the features of overlayfs that write into a layer what only the same
+// stack of layers can make sense of: a layer must mean the same wherever it is stacked.
+func mountOptions() []string {
+	var options []string
+	for param, option := range map[string]string{"redirect_dir": "redirect_dir=nofollow", "metacopy": "metacopy=off"} {
+		if _, err := os.Stat("/sys/module/overlay/parameters/" + param); err == nil {
+			options = append(options, option)
+		}
+	}
+	return options
+}
+
+// detect finds the options of a read-only stack, which are those that containerd's snapshotter
+// finds for one that is written to.
+func (s *Snapshotter) detect(root string, options []string) error {
+	userxattr, err := overlayutils.NeedsUserXAttr(root)
+	if err != nil {
+		return err
+	}
+	s.xattrs = layer.TrustedXattrs
+	if userxattr {
+		s.xattrs = layer.UserXattrs
+		options = append(options, "userxattr")
+	}
+	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
+		options = append(options, "index=off")
+	}
+	s.options = options
+	return nil
+}
+
+// load reads the names of all snapshots and drops merged ones that were not finished.
+func (s *Snapshotter) load(ctx context.Context, root string) error {
+	var infos []snapshots.Info
+	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		infos = append(infos, info)
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // not found: nothing has ever been stored
+		return err
+	}
+	known := map[string]struct{}{}
+	for _, info := range infos {
+		if strings.HasSuffix(info.Name, mergingSuffix) {
+			if err := s.inner.Remove(ctx, info.Name); err != nil {
+				return err
+			}
+			continue
+		}
+		n := &node{name: info.Name, dir: info.Labels[upperDirLabel]}
+		if l := info.Labels[levelLabel]; l != "" {
+			if n.level, err = strconv.Atoi(l); err != nil {
+				return fmt.Errorf("snapshot %s: level %q", info.Name, l)
+			}
+		}
+		s.nodes[info.Name] = n
+		known[filepath.Base(filepath.Dir(n.dir))] = struct{}{}
+	}
+	for _, info := range infos {
+		if n := s.nodes[info.Name]; n != nil {
+			n.parent = s.nodes[info.Parent]
+		}
+		if of, ok := strings.CutSuffix(info.Name, mergedSuffix); ok && s.nodes[of] != nil {
+			s.nodes[of].merged = s.nodes[info.Name]
+		}
+	}
+	return folder.Sweep(filepath.Join(root, "snapshots"), known)
+}
+
+// Prepare makes the active snapshot key on parent, empty for none.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string) error {
+	base, err := s.base(ctx, parent)
+	if err != nil {
+		return err
+	}
+	return s.prepare(ctx, key, base)
+}
+
+func (s *Snapshotter) prepare(ctx context.Context, key string, base *node) error {
+	mounts, err := s.inner.Prepare(ctx, key, base.nameOrEmpty())
+	if err != nil {
+		return err
+	}
+	n := &node{name: key, parent: base, dir: upperDir(mounts)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[key] = n
+	return nil
+}
+
+func (n *node) nameOrEmpty() string {
+	if n == nil {
+		return ""
+	}
+	return n.name
+}
+
+// upperDir returns where the files of a fresh active snapshot are.
+func upperDir(mounts []mount.Mount) string {
+	m := mounts[0]
+	for _, o := range m.Options {
+		if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+			return dir
+		}
+	}
+	return m.Source
+}
+
+// Commit turns the active snapshot key into the committed one name.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
+	if err := s.inner.Commit(ctx, name, key); err != nil {
+		return err
+	}
+	s.renamed(name, key)
+	return nil
+}
+
+func (s *Snapshotter) renamed(name, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := *s.nodes[key]
+	n.name = name
+	delete(s.nodes, key)
+	s.nodes[name] = &n
+}
+
+// CommitPrepare is Commit followed by Prepare of next on the result, in one transaction where
+// that can be.
+func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) error {
+	s.mu.RLock()
+	n := s.nodes[key]
+	s.mu.RUnlock()
+	if n == nil {
+		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	}
+	if n.full() {
+		if err := s.Commit(ctx, name, key); err != nil {
+			return err
+		}
+		return s.Prepare(ctx, next, name)
+	}
+	var mounts []mount.Mount
+	err := s.meta.batch(ctx, func(ctx context.Context) (err error) {
+		if err := s.inner.Commit(ctx, name, key); err != nil {
+			return err
+		}
+		mounts, err = s.inner.Prepare(ctx, next, name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.renamed(name, key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[next] = &node{name: next, parent: s.nodes[name], dir: upperDir(mounts)}
+	return nil
+}
+
+// Remove makes a snapshot unknown. Its space is freed by Cleanup. A snapshot that another one is
+// stacked on is not removed: the error is a failed precondition.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	s.mu.RLock()
+	n := s.nodes[key]
+	s.mu.RUnlock()
+	if n == nil {
+		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	}
+	if n.merged != nil {
+		if err := s.inner.Remove(ctx, n.merged.name); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		delete(s.nodes, n.merged.name)
+		n.merged = nil
+		s.mu.Unlock()
+	}
+	if err := s.inner.Remove(ctx, key); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, key)
+	return nil
+}
+
+// Cleanup frees the space of removed snapshots, and of what a crash left behind.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	err := s.inner.(snapshots.Cleaner).Cleanup(ctx)
+	if errdefs.IsNotFound(err) { // nothing has ever been stored
+		return nil
+	}
+	return err
+}
+
+// Mounts returns the mounts of an active snapshot, for writing.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	return s.inner.Mounts(ctx, key)
+}
+
+// Tree returns the mounts that show a snapshot read-only. An active one may be shown if nobody
+// writes into it meanwhile.
+func (s *Snapshotter) Tree(_ context.Context, key string) ([]mount.Mount, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := s.nodes[key]
+	if n == nil {
+		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	}
+	if _, err := os.Lstat(n.dir); err != nil {
+		if os.IsNotExist(err) {
+			return nil, fmt.Errorf("files of snapshot %s: %w", key, errdefs.ErrNotFound)
+		}
+		return nil, err
+	}
+	dirs := n.top().dirs()
+	if len(dirs) == 1 {
+		return []mount.Mount{{Type: "bind", Source: dirs[0], Options: []string{"ro", "rbind"}}}, nil
+	}
+	options := append([]string{"ro", "lowerdir=" + strings.Join(dirs, ":")}, s.options...)
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}, nil
+}
+
+// top returns the node to stack on instead of n. The caller holds Snapshotter.mu.
+func (n *node) top() *node {
+	if n.merged != nil {
+		return n.merged
+	}
+	return n
+}
+
+// dirs returns the folders of the stack that ends in n, the uppermost first.
+func (n *node) dirs() []string {
+	var dirs []string
+	for ; n != nil; n = n.parent {
+		dirs = append(dirs, n.dir)
+	}
+	return dirs
+}
+
+// Diff writes the layer of a snapshot, what it changes in its parent, as a tar archive.
+func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error {
+	s.mu.RLock()
+	n := s.nodes[key]
+	s.mu.RUnlock()
+	if n == nil {
+		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	}
+	return layer.WriteUpper(ctx, w, layer.Upper{Dir: n.dir, Lowers: n.parent.dirs(), Xattrs: s.xattrs})
+}
+
+// Usage returns what the layer of a snapshot takes on disk, its parents not counted.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	return s.inner.Usage(ctx, key)
+}
+
+// Names returns the names of all snapshots, true for active ones.
+func (s *Snapshotter) Names(ctx context.Context) (map[string]bool, error) {
+	names := map[string]bool{}
+	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		if !strings.HasSuffix(info.Name, mergedSuffix) && !strings.HasSuffix(info.Name, mergingSuffix) {
+			names[info.Name] = info.Kind == snapshots.KindActive
+		}
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	return names, nil
+}
+
+// Close ends the use of the folder.
+func (s *Snapshotter) Close() error { return s.inner.Close() }
+
+// metaStore lets several operations of the snapshotter share one transaction.
+type metaStore struct{ *storage.MetaStore }
+
+type batchKey struct{}
+
+// batch runs fn with a context whose operations are all committed at its end, or none.
+func (m *metaStore) batch(ctx context.Context, fn func(context.Context) error) error {
+	return m.MetaStore.WithTransaction(ctx, true, func(ctx context.Context) error {
+		return fn(context.WithValue(ctx, batchKey{}, true))
+	})
+}
+
+// WithTransaction joins the batch that ctx belongs to, if any.
+func (m *metaStore) WithTransaction(ctx context.Context, writable bool, fn storage.TransactionCallback) error {
+	if ctx.Value(batchKey{}) != nil {
+		return fn(ctx)
+	}
+	return m.MetaStore.WithTransaction(ctx, writable, fn)
+}

@@ -1,0 +1,154 @@
+//go:build linux
+
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"golang.org/x/sys/unix"
+
+	"github.com/openbuildkit/buildkit/snapshot/native"
+	"github.com/openbuildkit/buildkit/snapshot/overlay"
+)
+
+// The names of snapshotters.
+const (
+	// Auto chooses Overlay where it works and else Native.
+	Auto    = "auto"
+	Overlay = "overlayfs"
+	Native  = "native"
+)
+
+// Driver keeps snapshots on disk. Errors are those of containerd's snapshotters: not found,
+// already exists, failed precondition.
+type Driver interface {
+	// Prepare makes the active snapshot key on the committed one parent, empty for none.
+	Prepare(ctx context.Context, key, parent string) error
+	// Commit turns the active snapshot key into the committed one name.
+	Commit(ctx context.Context, name, key string) error
+	// CommitPrepare is Commit, and Prepare of next on the result, with fewer writes to disk. If
+	// it fails the first may have been done.
+	CommitPrepare(ctx context.Context, name, key, next string) error
+	// Remove makes a snapshot unknown that nothing stands on. Space may be freed later.
+	Remove(ctx context.Context, key string) error
+	// Cleanup frees the space of all that has been removed, also before a crash.
+	Cleanup(ctx context.Context) error
+	// Mounts returns the mounts of an active snapshot for writing.
+	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
+	// Tree returns the mounts that show a snapshot read-only. An active one may be shown while
+	// nobody writes into it. It makes no snapshot and costs no write to disk.
+	Tree(ctx context.Context, key string) ([]mount.Mount, error)
+	// Diff writes what a snapshot changes in its parent as a tar archive (see package layer).
+	Diff(ctx context.Context, key string, w io.Writer) error
+	// Usage returns the space taken by the snapshot's own layer. It walks an active one.
+	Usage(ctx context.Context, key string) (snapshots.Usage, error)
+	// Names returns the names of all snapshots, true for active ones.
+	Names(ctx context.Context) (map[string]bool, error)
+	// Close ends the use. Nothing may be called any more.
+	Close() error
+}
+
+// Store is the snapshots of one folder.
+type Store struct {
+	Driver
+	name, reason string
+	mounts       string
+}
+
+// Open opens the snapshots below root, a folder that belongs to them alone and is made if
+// missing, with the named snapshotter. Mounts that an earlier process left below root are ended.
+func Open(ctx context.Context, root, name string) (*Store, error) {
+	name, reason, err := choose(root, name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{name: name, reason: reason, mounts: filepath.Join(root, "mounts")}
+	if err := cleanMounts(s.mounts); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(root, name)
+	if name == Overlay {
+		s.Driver, err = overlay.New(ctx, dir)
+	} else {
+		s.Driver, err = native.New(ctx, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s snapshots in %s: %w", name, dir, err)
+	}
+	return s, nil
+}
+
+// choose returns the snapshotter to use and why.
+func choose(root, name string) (chosen, reason string, err error) {
+	switch name {
+	case "", Auto:
+	case Overlay:
+		if err := overlay.Supported(root); err != nil {
+			return "", "", fmt.Errorf("snapshotter %s cannot be used below %s: %w", name, root, err)
+		}
+		return Overlay, "configured", nil
+	case Native:
+		return Native, "configured", nil
+	default:
+		return "", "", fmt.Errorf("unknown snapshotter %q, known are %s, %s and %s", name, Auto, Overlay, Native)
+	}
+	err = overlay.Supported(root)
+	if err == nil {
+		return Overlay, "overlayfs works below " + root, nil
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission) && os.Geteuid() == 0 {
+		// Not a property of overlayfs: to go on with another snapshotter would hide all
+		// that is cached until the fault is gone.
+		return "", "", fmt.Errorf("try overlayfs below %s: %w", root, err)
+	}
+	return Native, fmt.Sprintf("overlayfs does not work below %s: %v", root, err), nil
+}
+
+// Name returns the name of the snapshotter in use.
+func (s *Store) Name() string { return s.name }
+
+// Reason returns why it was chosen, for the log.
+func (s *Store) Reason() string { return s.reason }
+
+// Mountable returns a snapshot, named by key, as something to mount; see Driver.Mounts and
+// Driver.Tree. The function release, if not nil, is called when a mount made of it ends.
+func (s *Store) Mountable(ctx context.Context, key string, readonly bool, release func() error) Mountable {
+	ctx = context.WithoutCancel(ctx)
+	get := s.Mounts
+	if readonly {
+		get = s.Tree
+	}
+	return &mountable{
+		dir:     s.mounts,
+		mounts:  func() ([]mount.Mount, error) { return get(ctx, key) },
+		release: release,
+	}
+}
+
+type mountable struct {
+	dir     string
+	mounts  func() ([]mount.Mount, error)
+	release func() error
+}
+
+func (m *mountable) Mount() ([]mount.Mount, func() error, error) {
+	mounts, err := m.mounts()
+	if err != nil {
+		return nil, nil, err
+	}
+	release := m.release
+	if release == nil {
+		release = func() error { return nil }
+	}
+	return mounts, release, nil
+}
+
+// mountDir is where MountTemp mounts it.
+func (m *mountable) mountDir() string { return m.dir }
