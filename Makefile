@@ -54,8 +54,8 @@ install: build ## Install both programs below PREFIX (/usr/local) and DESTDIR
 	install -D -m 755 bin/buildctl $(DESTDIR)$(PREFIX)/bin/buildctl
 
 .PHONY: image
-image: ## Build the daemon's image with the daemon at BUILDKIT_HOST, into bin/buildkit.tar
-	buildctl build --frontend=dockerfile.v0 --local=context=. --local=dockerfile=. \
+image: build ## Build the daemon's image with the daemon at BUILDKIT_HOST, into bin/buildkit.tar
+	bin/buildctl build --frontend=dockerfile.v0 --local=context=. --local=dockerfile=. \
 		--opt=build-arg:VERSION=$(VERSION) --opt=build-arg:REVISION=$(REVISION) \
 		--output=type=docker,name=buildkit:$(subst +,-,$(VERSION)),dest=bin/buildkit.tar
 
