@@ -46,6 +46,8 @@ type Env struct {
 	Scope event.Scope
 	// Blobs takes the places that lazy blobs can be fetched from.
 	Blobs *blob.Sources
+	// Memo remembers what names stood for when the build first asked; nil remembers nothing.
+	Memo *Memo
 }
 
 // Instance is a source in one build. Its methods are called one after the other. What Resolve
