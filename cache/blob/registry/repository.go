@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
@@ -63,7 +64,16 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// Fetch reads a manifest or config whole and verifies its digest. One of more than limit bytes
+// FetchManifest is Fetch of a manifest or index whose media type may not be known.
+func (r *Repository) FetchManifest(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+		// The type chooses the endpoint; what is asked for accepts any.
+		desc.MediaType = ocispec.MediaTypeImageIndex
+	}
+	return r.Fetch(ctx, desc, limit)
+}
+
+// Fetch reads a blob, such as a config, whole and verifies its digest. One of more than limit bytes
 // is a SizeError and is not read.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	name := r.ref.Name() + "@" + desc.Digest.String()
