@@ -1,0 +1,5 @@
+package filesync
+
+import "syscall"
+
+func changeTime(sys *syscall.Stat_t) int64 { return sys.Ctim.Nano() }

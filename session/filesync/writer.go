@@ -1,0 +1,223 @@
+package filesync
+
+import (
+	"errors"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+)
+
+// inFile is a file that is being received. Once asked for, it belongs to one writer.
+type inFile struct {
+	id   uint32
+	st   *types.Stat
+	kind fsutil.ChangeKind
+
+	dir  *dirHandle
+	name string
+	f    *os.File
+	temp string
+	hash hash.Hash
+}
+
+// chunk is a piece of a file; a nil data ends it.
+type chunk struct {
+	file *inFile
+	data []byte
+}
+
+// fileWriters is how many files are written at once.
+const fileWriters = 4
+
+// writeQueue is how many chunks may wait for one writer.
+const writeQueue = 64
+
+// writeBudget bounds the bytes that wait for all writers.
+const writeBudget = 8 << 20
+
+// writeFiles writes what comes in until the channel is closed, and removes the files that are
+// not complete then. After a failure it goes on taking chunks and drops them, so that nobody
+// waits.
+func (r *receiver) writeFiles(in <-chan chunk) {
+	open := map[*inFile]struct{}{}
+	failed := false
+	for c := range in {
+		if !failed {
+			open[c.file] = struct{}{}
+			if err := r.writeChunk(c); err != nil {
+				failed = true
+				r.fail(err)
+			}
+			if c.file.f == nil {
+				delete(open, c.file)
+			}
+		}
+		r.budget.give(len(c.data))
+	}
+	for f := range open {
+		f.discard()
+	}
+}
+
+func (r *receiver) writeChunk(c chunk) error {
+	file := c.file
+	if file.f == nil {
+		if err := file.open(r.tree, r.opt.hasher); err != nil {
+			return err
+		}
+	}
+	if c.data != nil {
+		if _, err := file.f.Write(c.data); err != nil {
+			return err
+		}
+		if file.hash != nil {
+			file.hash.Write(c.data)
+		}
+		return nil
+	}
+	if err := file.finish(); err != nil {
+		return err
+	}
+	if err := r.notify(file.kind, file.st, file.hash); err != nil {
+		return err
+	}
+	r.received()
+	return nil
+}
+
+func (f *inFile) open(t *tree, hasher Hasher) (err error) {
+	if hasher != nil {
+		if f.hash, err = hasher(f.st); err != nil {
+			return err
+		}
+	}
+	if f.dir, f.name, err = t.at(f.st.Path); err != nil {
+		return err
+	}
+	f.f, f.temp, err = f.dir.create(f.name)
+	if err != nil {
+		f.dir.release()
+		f.dir = nil
+	}
+	return err
+}
+
+// finish gives the file its metadata and its name.
+func (f *inFile) finish() error {
+	name := f.name
+	if f.temp != "" {
+		name = f.temp
+	}
+	err := applyFile(f.dir, name, f.f, f.st)
+	if cerr := f.f.Close(); err == nil {
+		err = cerr
+	}
+	f.f = nil
+	if err == nil && f.temp != "" {
+		err = f.dir.root.Rename(f.temp, f.name)
+	}
+	if err != nil {
+		f.dir.root.Remove(name)
+	}
+	f.dir.release()
+	f.dir = nil
+	return err
+}
+
+// discard removes what there is of an unfinished file.
+func (f *inFile) discard() {
+	f.f.Close()
+	name := f.name
+	if f.temp != "" {
+		name = f.temp
+	}
+	f.dir.root.Remove(name)
+	f.dir.release()
+}
+
+// digestOf returns the digest of a finished hash; empty for none.
+func digestOf(h hash.Hash) digest.Digest {
+	if h == nil {
+		return ""
+	}
+	return digest.NewDigest(digest.SHA256, h)
+}
+
+// makeEntry makes what is neither a regular file nor a directory. It reports false if that is
+// not possible here.
+func (t *tree) makeEntry(st *types.Stat) (bool, error) {
+	d, name, err := t.at(st.Path)
+	if err != nil {
+		return false, err
+	}
+	defer d.release()
+	if modeOf(st)&fs.ModeSymlink != 0 {
+		target := filepath.FromSlash(st.Linkname)
+		if err := d.make(name, func() error { return d.root.Symlink(target, name) }, keepNothing); err != nil {
+			return false, err
+		}
+	} else if ok, err := makeSpecial(d, name, st); err != nil || !ok {
+		return false, err
+	}
+	return true, applyOther(d, name, st)
+}
+
+// makeDir makes a directory that can be filled; finishDir gives it the mode that it ends with.
+func (t *tree) makeDir(st *types.Stat) error {
+	if err := t.mkdir(st.Path); err != nil {
+		return err
+	}
+	d, err := t.dir(st.Path)
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	if writable := st.Mode | 0o700; writable != st.Mode {
+		st = st.Clone()
+		st.Mode = writable
+	}
+	return applyDir(d, st)
+}
+
+// finishDir sets what filling a directory changes or needs otherwise.
+func (t *tree) finishDir(st *types.Stat) error {
+	d, name, err := t.at(st.Path)
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	if st.Mode|0o700 != st.Mode {
+		if err := d.root.Chmod(name, modeOf(st)); err != nil {
+			return err
+		}
+	}
+	return applyTime(d, name, st)
+}
+
+// link makes a hard link, unless it is there already.
+func (t *tree) link(st *types.Stat) error {
+	target, path := filepath.FromSlash(st.Linkname), filepath.FromSlash(st.Path)
+	info, err := t.root.Lstat(target)
+	if err != nil {
+		return protocolErrorf("hard link %q to %q, which is not there", st.Path, st.Linkname)
+	}
+	if info.IsDir() || info.Mode()&fs.ModeSymlink != 0 {
+		return protocolErrorf("hard link %q to %q, which is no file", st.Path, st.Linkname)
+	}
+	if have, err := t.root.Lstat(path); err == nil {
+		if os.SameFile(have, info) {
+			return nil
+		}
+		if err := t.remove(st.Path); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return t.root.Link(target, path)
+}
