@@ -1,0 +1,85 @@
+package dockerfile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/client/llb"
+)
+
+const (
+	ignoreName   = ".dockerignore"
+	ignoreSuffix = ".dockerignore"
+)
+
+// ignoreFile is a parsed .dockerignore.
+type ignoreFile struct {
+	patterns []string
+}
+
+// parseIgnore parses a .dockerignore; the patterns in it are not checked.
+func parseIgnore(data []byte) (*ignoreFile, error) {
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("failed parsing %s: %w", ignoreName, err)
+	}
+	return &ignoreFile{patterns: patterns}, nil
+}
+
+// loadIgnoreOnce returns a function that loads the .dockerignore at its first call, for all
+// platforms.
+func (b *build) loadIgnoreOnce(ctx context.Context) func() (*ignoreFile, error) {
+	return sync.OnceValues(func() (*ignoreFile, error) { return b.loadIgnore(ctx) })
+}
+
+// loadIgnore loads the .dockerignore beside the Dockerfile or, without one, that of the context.
+func (b *build) loadIgnore(ctx context.Context) (*ignoreFile, error) {
+	if b.opts.context != "" {
+		return nil, nil
+	}
+	if data, err := b.file.ref.ReadFile(ctx, gateway.ReadRequest{Filename: b.opts.filename + ignoreSuffix}); err == nil {
+		return parseIgnore(data)
+	}
+	return b.loadLocalIgnore(ctx, b.opts.contextLocal, "[internal] load "+ignoreName)
+}
+
+// loadLocalIgnore loads the .dockerignore of a directory of the client; nil if there is none. A
+// directory that cannot be read is no error yet: the build may not need it.
+func (b *build) loadLocalIgnore(ctx context.Context, name, title string) (*ignoreFile, error) {
+	tree := b.localTree(name, name+"-"+ignoreName, title,
+		llb.FollowPaths(ignoreName), llb.Differ(llb.DifferNone, false))
+	def, err := tree.Marshal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def})
+	if err != nil {
+		return nil, err
+	}
+	ref, err := res.SingleRef()
+	if err != nil || ref == nil {
+		return nil, err
+	}
+	data, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: ignoreName})
+	if err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return parseIgnore(data)
+}
+
+// contextTree returns the build context with at least paths; nil means all of it.
+func (b *build) contextTree(paths []string, ignored *ignoreFile) llb.State {
+	var opts []llb.LocalOption
+	if ignored != nil && len(ignored.patterns) > 0 {
+		opts = append(opts, llb.ExcludePatterns(ignored.patterns...))
+	}
+	if paths != nil {
+		opts = append(opts, llb.FollowPaths(paths...))
+	}
+	return b.localTree(b.opts.contextLocal, b.opts.contextLocal, "[internal] load build context", opts...)
+}

@@ -1,0 +1,137 @@
+package lower
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/instruction"
+)
+
+var (
+	errChecksumMany  = errors.New("checksum can't be specified for multiple sources")
+	errChecksumLocal = errors.New("checksum requires HTTP(S) or Git sources")
+)
+
+func (b *Build) add(s *stage, c *cmd, inst *instruction.Add) error {
+	t, err := b.expandTransfer(s, &inst.Transfer)
+	if err != nil {
+		return err
+	}
+	t.add = true
+	t.unpack = inst.Unpack == nil || *inst.Unpack
+	t.tree, t.fromContext = b.context.state, true
+	if t.remote, err = b.remoteOptions(s, t, inst); err != nil {
+		return err
+	}
+	return b.transfer(s, c, t)
+}
+
+// remoteOptions are those that hold for urls.
+type remoteOptions struct {
+	checksum   string
+	keepGitDir *bool
+	// unpack is set only if the file asks for it: what is downloaded is kept as it is.
+	unpack bool
+}
+
+func (b *Build) remoteOptions(s *stage, t *transfer, inst *instruction.Add) (remoteOptions, error) {
+	o := remoteOptions{keepGitDir: inst.KeepGitDir, unpack: inst.Unpack != nil && *inst.Unpack}
+	var err error
+	if o.checksum, err = b.expand(s, inst.Checksum, inst.Node()); err != nil || o.checksum == "" {
+		return o, err
+	}
+	switch {
+	case len(t.sources)+len(t.contents) > 1:
+		return o, errChecksumMany
+	case len(t.sources) == 0 || !isHTTPURL(t.sources[0]) && !IsGitURL(t.sources[0]):
+		return o, errChecksumLocal
+	}
+	return o, nil
+}
+
+// remoteSource is a tree that a url yields.
+type remoteSource struct {
+	tree llb.State
+	path string
+	opts []llb.CopyOption
+}
+
+// remoteSource returns nil for a source that is no url.
+func (b *Build) remoteSource(t *transfer, src, name string) (*remoteSource, error) {
+	switch {
+	case IsGitURL(src):
+		return gitSource(t.remote, src, name), nil
+	case isHTTPURL(src):
+		return httpSource(t.remote, src, name)
+	}
+	return nil, nil
+}
+
+func httpSource(o remoteOptions, src, name string) (*remoteSource, error) {
+	u, err := url.Parse(src)
+	if err != nil {
+		return nil, fmt.Errorf("invalid url: %w", errors.Unwrap(err))
+	}
+	file := "__unnamed__"
+	if base := path.Base(u.Path); base != "." && base != "/" && !strings.HasSuffix(u.Path, "/") {
+		file = base
+	}
+	opts := []llb.HTTPOption{llb.Filename(file), llb.CustomName(name), command("")}
+	if o.checksum != "" {
+		dgst, err := digest.Parse(o.checksum)
+		if err != nil {
+			return nil, fmt.Errorf("invalid checksum %q: %w", o.checksum, err)
+		}
+		opts = append(opts, llb.Checksum(dgst))
+	}
+	r := &remoteSource{tree: llb.HTTP(src, opts...), path: path.Join("/", file)}
+	if o.unpack {
+		r.opts = append(r.opts, llb.UnpackArchive())
+	}
+	return r, nil
+}
+
+func gitSource(o remoteOptions, src, name string) *remoteSource {
+	opts := []llb.GitOption{llb.CustomName(name)}
+	if o.keepGitDir != nil && *o.keepGitDir {
+		opts = append(opts, llb.KeepGitDir())
+	}
+	if o.checksum != "" {
+		opts = append(opts, llb.GitChecksum(o.checksum))
+	}
+	return &remoteSource{tree: Git(src, opts...), path: "/"}
+}
+
+// Git reads the repository of a url whose fragment is "ref[:directory]".
+func Git(url string, opts ...llb.GitOption) llb.State {
+	remote, fragment, _ := strings.Cut(url, "#")
+	ref, subdir, _ := strings.Cut(fragment, ":")
+	if ref != "" {
+		opts = append(opts, llb.GitRef(ref))
+	}
+	if subdir != "" {
+		opts = append(opts, llb.GitSubdir(subdir))
+	}
+	return llb.Git(remote, opts...)
+}
+
+func isHTTPURL(s string) bool {
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
+}
+
+var (
+	gitHTTP = regexp.MustCompile(`^https?://[^#?]*\.git/?([#?].*)?$`)
+	gitSCP  = regexp.MustCompile(`^[a-zA-Z0-9_.-]+@[a-zA-Z0-9.-]+:[^/]`)
+)
+
+// IsGitURL tells whether a source names a repository.
+func IsGitURL(s string) bool {
+	return strings.HasPrefix(s, "git://") || strings.HasPrefix(s, "ssh://") || gitHTTP.MatchString(s) || gitSCP.MatchString(s)
+}

@@ -1,0 +1,149 @@
+package lower
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/instruction"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
+)
+
+// EpochArg is the build argument with the time of everything that is made.
+const EpochArg = "SOURCE_DATE_EPOCH"
+
+// scanPrefix begins the arguments that only tell which stages are scanned.
+const scanPrefix = "BUILDKIT_SBOM_SCAN_"
+
+// globalArgs evaluates the arguments before the first stage, after those of the platforms.
+func (b *Build) globalArgs() error {
+	b.args = platformArgs(b.opt)
+	b.defaults = b.args.clone()
+	b.declared = map[string]bool{}
+	for _, arg := range b.opt.Dockerfile.Args {
+		before, defaultsBefore := b.args.clone(), b.defaults.clone()
+		for _, a := range arg.Args {
+			b.declared[a.Name] = true
+			if a.Default != nil {
+				value, err := b.lex.word().Word(*a.Default, before)
+				if err != nil {
+					return parser.WithLocation(err, arg.Location())
+				}
+				b.args.set(a.Name, value)
+				// What fails here failed above.
+				value, _ = b.lex.word().Word(*a.Default, defaultsBefore)
+				b.defaults.set(a.Name, value)
+			}
+			if value, ok := b.opt.BuildArgs[a.Name]; ok {
+				b.args.set(a.Name, value)
+			}
+		}
+	}
+	return nil
+}
+
+// platformArgs are the arguments that every file has in its global scope.
+func platformArgs(opt Options) *vars {
+	v := newVars()
+	set := func(prefix string, p ocispec.Platform) {
+		p = platforms.Normalize(p)
+		v.set(prefix+"PLATFORM", platforms.Format(p))
+		v.set(prefix+"OS", p.OS)
+		v.set(prefix+"OSVERSION", p.OSVersion)
+		v.set(prefix+"ARCH", p.Architecture)
+		v.set(prefix+"VARIANT", p.Variant)
+	}
+	set("BUILD", opt.BuildPlatform)
+	set("TARGET", opt.TargetPlatform)
+	stage := opt.Target
+	if stage == "" {
+		stage = "default"
+	}
+	v.set("TARGETSTAGE", stage)
+	for _, key := range v.keys {
+		if value, ok := opt.BuildArgs[key]; ok {
+			v.set(key, value)
+		}
+	}
+	return v
+}
+
+// arg declares arguments in a stage.
+func (b *Build) arg(s *stage, arg *instruction.Arg) error {
+	values := make([]*string, len(arg.Args))
+	for i, a := range arg.Args {
+		if a.Default == nil {
+			continue
+		}
+		value, err := b.expand(s, *a.Default, arg.Node())
+		if err != nil {
+			return err
+		}
+		values[i] = &value
+	}
+	message := "ARG"
+	for i, a := range arg.Args {
+		value := values[i]
+		if v, ok := b.opt.BuildArgs[a.Name]; ok {
+			value = &v
+		} else if v, ok := b.args.Get(a.Name); ok && value == nil {
+			value = &v
+		}
+		message += " " + a.Name
+		if !slices.Contains(s.args, a.Name) {
+			s.args = append(slices.Clip(s.args), a.Name)
+		}
+		if value == nil {
+			continue
+		}
+		message += "=" + *value
+		if !strings.HasPrefix(a.Name, scanPrefix) {
+			s.setEnv(a.Name, *value)
+		}
+	}
+	s.commit(b.opt.Epoch, message, false)
+	return nil
+}
+
+// argList returns the arguments of a stage for its history: their number and values.
+func (s *stage) argList() []string {
+	if len(s.args) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(s.args))
+	for _, name := range s.args {
+		value, _ := s.env.Get(name)
+		out = append(out, name+"="+value)
+	}
+	return out
+}
+
+// proxyEnv returns the proxies among the build arguments, which need no declaration.
+func proxyEnv(args map[string]string) (llb.ProxyEnv, bool) {
+	var p llb.ProxyEnv
+	found := false
+	// Keys are sorted so that of two cases of one name the upper one is overridden always.
+	for _, key := range sortedKeys(args) {
+		var dst *string
+		switch strings.ToLower(key) {
+		case "http_proxy":
+			dst = &p.HTTP
+		case "https_proxy":
+			dst = &p.HTTPS
+		case "ftp_proxy":
+			dst = &p.FTP
+		case "no_proxy":
+			dst = &p.No
+		case "all_proxy":
+			dst = &p.All
+		default:
+			continue
+		}
+		*dst = args[key]
+		found = true
+	}
+	return p, found
+}

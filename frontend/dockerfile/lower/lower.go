@@ -1,0 +1,218 @@
+// Package lower turns the stages of a Dockerfile into LLB and an image configuration.
+//
+// It is pure: what has to be fetched (configurations of images, named contexts) is handed out as
+// Requests, and the caller answers them. The steps are
+//
+//	b, err := lower.New(options)        // stages, platforms, what the target depends on
+//	for reqs := b.Requests(); len(reqs) > 0; reqs = b.Requests() {
+//		for _, r := range reqs {    // answers may bring new requests: ONBUILD triggers
+//			err = b.Answer(r, source)
+//		}
+//	}
+//	result, err := b.Finish(ignore)     // expand and lower the stages that are needed
+//
+// Stages that the target does not depend on are checked for form but neither requested nor
+// lowered. Errors carry the lines of the instruction at fault as *parser.Error. Time is linear in
+// the number of instructions. A Build is not for concurrent use; several may share Options,
+// except for the Linter.
+package lower
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/moby/patternmatcher"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/instruction"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/lint"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
+)
+
+// Options is all that a build was asked for.
+type Options struct {
+	File       *parser.File
+	Dockerfile *instruction.Dockerfile
+	// Source ties ops to lines of the file; nil ties none.
+	Source *llb.SourceMap
+	// Linter receives warnings; nil drops them.
+	Linter *lint.Linter
+
+	// Target names the stage to build; empty is the last one.
+	Target         string
+	TargetPlatform ocispec.Platform
+	BuildPlatform  ocispec.Platform
+	// PlatformNames puts the platform into the names of vertices, as is done when several are
+	// built for.
+	PlatformNames bool
+
+	BuildArgs map[string]string
+	// Labels are set on the image over those of the Dockerfile.
+	Labels map[string]string
+	// Epoch, if set, is the time of everything that is made.
+	Epoch *time.Time
+	// NoCache are the stages that ignore the cache, NoCacheAll says all do.
+	NoCache    []string
+	NoCacheAll bool
+
+	// Context returns the tree of the build context with at least these paths, relative and
+	// sorted; nil means everything.
+	Context func(paths []string) llb.State
+	// Named are the named contexts, which replace stages and images.
+	Named NamedContexts
+
+	ResolveMode llb.ResolveMode
+	// MergeOp makes COPY --link a merge.
+	MergeOp bool
+
+	// CacheNamespace is the prefix of the ids of cache mounts.
+	CacheNamespace string
+	Process        Process
+}
+
+// Process is what every RUN was told.
+type Process struct {
+	Hostname     string
+	CgroupParent string
+	ExtraHosts   []*pb.HostIP
+	Ulimits      []*pb.Ulimit
+	// ShmSize is the size of /dev/shm in bytes; 0 is the daemon's default.
+	ShmSize   int64
+	Resources *pb.LinuxResources
+	// Network and Security hold where RUN does not say otherwise.
+	Network  pb.NetMode
+	Security pb.SecurityMode
+}
+
+// Result is a lowered target.
+type Result struct {
+	State    llb.State
+	Image    *Image
+	Platform ocispec.Platform
+	// BaseConfig is the configuration of the base image as JSON; nil without a base image.
+	BaseConfig []byte
+}
+
+// Request asks for an image or for a named context.
+type Request struct {
+	// Image is the full reference of an image; empty if Context is set.
+	Image   string
+	Context *NamedContext
+	// Platform is the one that the stage is for.
+	Platform ocispec.Platform
+	// LogName is the name of the vertex that shows the request.
+	LogName string
+
+	stages []*stage
+}
+
+// Source answers a Request.
+type Source struct {
+	// Digest pins an image; empty for a named context.
+	Digest digest.Digest
+	// State is the tree of a named context.
+	State llb.State
+	// Config is the image configuration as JSON; nil for a tree without one.
+	Config []byte
+}
+
+// Build is a Dockerfile on its way to LLB.
+type Build struct {
+	opt Options
+	lex lexer
+	// args are the global arguments, defaults the same without the build's own values.
+	args, defaults *vars
+	declared       map[string]bool
+
+	stages       []*stage
+	stagesByName map[string][]*stage
+	// images are the trees that instructions name and that are no stages.
+	images       []*stage
+	imagesByName map[string]*stage
+	target       *stage
+	// named tells that vertices are named after their stage.
+	named bool
+
+	requests map[requestKey]*Request
+	pending  []*Request
+	context  *buildContext
+	ignore   *patternmatcher.PatternMatcher
+}
+
+// New checks the stages and finds what the target depends on.
+func New(opt Options) (*Build, error) {
+	b := &Build{
+		opt:          opt,
+		lex:          lexer{escape: opt.File.Escape},
+		stagesByName: map[string][]*stage{},
+		imagesByName: map[string]*stage{},
+		requests:     map[requestKey]*Request{},
+		context:      newBuildContext(opt.Context),
+	}
+	if err := b.globalArgs(); err != nil {
+		return nil, err
+	}
+	if err := b.addStages(); err != nil {
+		return nil, err
+	}
+	if err := b.pickTarget(); err != nil {
+		return nil, err
+	}
+	if err := b.checkCycles(); err != nil {
+		return nil, err
+	}
+	return b, b.reach(b.target)
+}
+
+// Requests returns what is to be answered next; nothing means that Finish may be called.
+func (b *Build) Requests() []*Request {
+	reqs := b.pending
+	b.pending = nil
+	return reqs
+}
+
+// Finish lowers the target. Ignore matches what the build context leaves out; nil leaves nothing
+// out.
+func (b *Build) Finish(ignore *patternmatcher.PatternMatcher) (*Result, error) {
+	b.ignore = ignore
+	for _, s := range slices.Concat(b.images, b.stages) {
+		if !s.reached {
+			continue
+		}
+		if err := b.lowerStage(s); err != nil {
+			return nil, err
+		}
+	}
+	t := b.target
+	for k, v := range b.opt.Labels {
+		t.image.setLabel(k, v)
+	}
+	t.image.Created = b.opt.Epoch
+	return &Result{State: t.state, Image: t.image, Platform: t.platform, BaseConfig: t.baseConfig}, nil
+}
+
+// Marshal returns the definition of the result.
+func (r *Result) Marshal(ctx context.Context) (*pb.Definition, error) {
+	return r.State.Marshal(ctx, llb.Platform(r.Platform))
+}
+
+// Config returns the image configuration as JSON.
+func (r *Result) Config() ([]byte, error) { return json.Marshal(r.Image) }
+
+// Ranges converts places in a file to their wire form.
+func Ranges(location []parser.Range) []*pb.Range {
+	out := make([]*pb.Range, 0, len(location))
+	for _, r := range location {
+		out = append(out, &pb.Range{Start: position(r.Start), End: position(r.End)})
+	}
+	return out
+}
+
+func position(p parser.Position) *pb.Position {
+	return &pb.Position{Line: int32(p.Line), Character: int32(p.Column)}
+}

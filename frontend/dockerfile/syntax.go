@@ -1,0 +1,71 @@
+package dockerfile
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
+)
+
+// gatewayFrontend runs the frontend of an image.
+const gatewayFrontend = "gateway.v0"
+
+// forwardUnknownCaps fails for a capability that the frontend lacks, unless the client lets it
+// be judged by the frontend that the file names.
+func forwardUnknownCaps(_ context.Context, _ gateway.Client, o *options) (*gateway.Result, bool, error) {
+	if name, forward, ok := o.unsupportedCap(); ok && !(forward && o.cmdline == "") {
+		return nil, false, &status.FrontendCapError{
+			Name: name,
+			Err:  fmt.Errorf("unsupported frontend capability %s", name),
+		}
+	}
+	return nil, false, nil
+}
+
+// forwardSyntax has the build done by the image that the build argument or the file names, if it
+// was not forwarded to this frontend already.
+func (b *build) forwardSyntax(ctx context.Context) (*gateway.Result, bool, error) {
+	if b.opts.cmdline != "" {
+		return nil, false, nil
+	}
+	if line := b.opts.buildArgs[argSyntax]; line != "" {
+		ref, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		res, err := b.forward(ctx, ref, line)
+		if err != nil {
+			return nil, true, fmt.Errorf("failed with %s%s = %s: %w", optBuildArg, argSyntax, line, err)
+		}
+		return res, true, nil
+	}
+	ref, line, location, ok := parser.DetectSyntax(b.file.data)
+	if !ok {
+		if name, _, unknown := b.opts.unsupportedCap(); unknown {
+			return nil, true, &status.FrontendCapError{Name: name, Err: fmt.Errorf("unsupported frontend capability %s", name)}
+		}
+		return nil, false, nil
+	}
+	res, err := b.forward(ctx, ref, line)
+	return res, true, parser.WithLocation(err, location)
+}
+
+func (b *build) forward(ctx context.Context, ref, line string) (*gateway.Result, error) {
+	opts := maps.Clone(b.opts.raw)
+	if opts == nil {
+		opts = map[string]string{}
+	}
+	opts[optSource] = ref
+	opts[optCmdline] = line
+	inputs, err := b.client.Inputs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("failed to get frontend inputs: %w", err)
+	}
+	return b.client.Solve(ctx, gateway.SolveRequest{
+		Frontend:       gatewayFrontend,
+		FrontendOpt:    opts,
+		FrontendInputs: inputs,
+		CacheImports:   b.opts.cacheImports,
+	})
+}
