@@ -57,6 +57,8 @@ type Env struct {
 	Scope event.Scope
 	// Platform is the one of the daemon, for results that do not say.
 	Platform ocispec.Platform
+	// Compatibility is the version of behaviour that the build asked for; 0 is the newest.
+	Compatibility int
 }
 
 // Registry finds the exporter of a type.
