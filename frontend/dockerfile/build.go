@@ -31,10 +31,13 @@ func Build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res, done, err := forwardUnknownCaps(ctx, c, opts); done || err != nil {
-		return res, err
+	if err := opts.checkCaps(); err != nil {
+		return nil, err
 	}
 	b := &build{client: c, opts: opts}
+	if err := b.openContext(ctx); err != nil {
+		return nil, err
+	}
 	if b.file, err = b.loadFile(ctx); err != nil {
 		return nil, err
 	}
@@ -50,6 +53,8 @@ type build struct {
 	client gateway.Client
 	opts   *options
 	file   *file
+	// context and dockerfileTree replace the locals of the client if not nil.
+	context, dockerfileTree *llb.State
 
 	parsed     *parser.File
 	dockerfile *instruction.Dockerfile

@@ -39,25 +39,26 @@ func (b *build) loadIgnoreOnce(ctx context.Context) func() (*ignoreFile, error) 
 
 // loadIgnore loads the .dockerignore beside the Dockerfile or, without one, that of the context.
 func (b *build) loadIgnore(ctx context.Context) (*ignoreFile, error) {
-	if b.opts.context != "" {
+	if b.context != nil {
 		return nil, nil
 	}
 	if data, err := b.file.ref.ReadFile(ctx, gateway.ReadRequest{Filename: b.opts.filename + ignoreSuffix}); err == nil {
 		return parseIgnore(data)
 	}
-	return b.loadLocalIgnore(ctx, b.opts.contextLocal, "[internal] load "+ignoreName)
+	// A context that cannot be read is no error yet: the build may not need it.
+	return b.loadLocalIgnore(ctx, b.opts.contextLocal, "[internal] load "+ignoreName, false)
 }
 
-// loadLocalIgnore loads the .dockerignore of a directory of the client; nil if there is none. A
-// directory that cannot be read is no error yet: the build may not need it.
-func (b *build) loadLocalIgnore(ctx context.Context, name, title string) (*ignoreFile, error) {
+// loadLocalIgnore loads the .dockerignore of a directory of the client; nil if there is none, or
+// if the directory cannot be read and need not be.
+func (b *build) loadLocalIgnore(ctx context.Context, name, title string, must bool) (*ignoreFile, error) {
 	tree := b.localTree(name, name+"-"+ignoreName, title,
 		llb.FollowPaths(ignoreName), llb.Differ(llb.DifferNone, false))
 	def, err := tree.Marshal(ctx)
 	if err != nil {
 		return nil, err
 	}
-	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def})
+	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def, Evaluate: must})
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +75,9 @@ func (b *build) loadLocalIgnore(ctx context.Context, name, title string) (*ignor
 
 // contextTree returns the build context with at least paths; nil means all of it.
 func (b *build) contextTree(paths []string, ignored *ignoreFile) llb.State {
+	if b.context != nil {
+		return *b.context
+	}
 	var opts []llb.LocalOption
 	if ignored != nil && len(ignored.patterns) > 0 {
 		opts = append(opts, llb.ExcludePatterns(ignored.patterns...))

@@ -23,7 +23,7 @@ type file struct {
 	data   []byte
 	ref    gateway.Reference
 	source *llb.SourceMap
-	// info is what errors and warnings show lines of; vertex is the op that loaded the file.
+	// info is what errors and warnings show lines of; vertex is the op that yields the tree.
 	info   *pb.SourceInfo
 	vertex digest.Digest
 }
@@ -52,6 +52,9 @@ func (b *build) loadFile(ctx context.Context) (*file, error) {
 	}
 	tree := b.localTree(b.opts.dockerfileLocal, b.opts.dockerfileLocal, "[internal] load build definition from "+name,
 		llb.FollowPaths(follow...), llb.Differ(llb.DifferNone, false))
+	if b.dockerfileTree != nil {
+		tree = *b.dockerfileTree
+	}
 	f, err := b.openFile(ctx, tree)
 	if err != nil {
 		return nil, err
@@ -84,13 +87,13 @@ func (b *build) openFile(ctx context.Context, tree llb.State) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ref == nil {
+	if ref == nil || len(def.Def) < 2 {
 		return nil, errors.New("failed to read dockerfile: the build definition is empty")
 	}
 	return &file{
 		ref:    ref,
 		info:   &pb.SourceInfo{Definition: def},
-		vertex: digest.FromBytes(def.Def[0]),
+		vertex: digest.FromBytes(def.Def[len(def.Def)-2]),
 	}, nil
 }
 

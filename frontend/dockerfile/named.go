@@ -110,7 +110,7 @@ func (b *build) layoutContext(ctx context.Context, req *lower.Request, value str
 }
 
 func (b *build) localContext(ctx context.Context, name, local string) (lower.Source, error) {
-	ignored, err := b.loadLocalIgnore(ctx, local, contextName(name, "load "+ignoreName))
+	ignored, err := b.loadLocalIgnore(ctx, local, contextName(name, "load "+ignoreName), true)
 	if err != nil {
 		return lower.Source{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,7 +289,10 @@ func parseHosts(value string) ([]*pb.HostIP, error) {
 		if !ok {
 			return nil, fmt.Errorf("invalid key-value pair %s", field)
 		}
-		ip = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(ip), "["), "]")
+		ip = strings.TrimSpace(ip)
+		if net.ParseIP(ip) == nil {
+			return nil, fmt.Errorf("failed to parse IP %s", ip)
+		}
 		out = append(out, &pb.HostIP{Host: strings.TrimSpace(host), IP: ip})
 	}
 	return out, nil

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/distribution/reference"
+
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
@@ -14,16 +16,14 @@ import (
 // gatewayFrontend runs the frontend of an image.
 const gatewayFrontend = "gateway.v0"
 
-// forwardUnknownCaps fails for a capability that the frontend lacks, unless the client lets it
-// be judged by the frontend that the file names.
-func forwardUnknownCaps(_ context.Context, _ gateway.Client, o *options) (*gateway.Result, bool, error) {
-	if name, forward, ok := o.unsupportedCap(); ok && !(forward && o.cmdline == "") {
-		return nil, false, &status.FrontendCapError{
-			Name: name,
-			Err:  fmt.Errorf("unsupported frontend capability %s", name),
-		}
+// checkCaps fails for a capability that the frontend lacks. It leaves one that may be forwarded
+// to forwardSyntax: the frontend that the file names may have it.
+func (o *options) checkCaps() error {
+	name, forward, ok := o.unsupportedCap()
+	if !ok || forward && o.cmdline == "" {
+		return nil
 	}
-	return nil, false, nil
+	return &status.FrontendCapError{Name: name}
 }
 
 // forwardSyntax has the build done by the image that the build argument or the file names, if it
@@ -43,7 +43,7 @@ func (b *build) forwardSyntax(ctx context.Context) (*gateway.Result, bool, error
 	ref, line, location, ok := parser.DetectSyntax(b.file.data)
 	if !ok {
 		if name, _, unknown := b.opts.unsupportedCap(); unknown {
-			return nil, true, &status.FrontendCapError{Name: name, Err: fmt.Errorf("unsupported frontend capability %s", name)}
+			return nil, true, &status.FrontendCapError{Name: name}
 		}
 		return nil, false, nil
 	}
@@ -52,6 +52,9 @@ func (b *build) forwardSyntax(ctx context.Context) (*gateway.Result, bool, error
 }
 
 func (b *build) forward(ctx context.Context, ref, line string) (*gateway.Result, error) {
+	if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+		return nil, fmt.Errorf("invalid context name %s: %w", ref, err)
+	}
 	opts := maps.Clone(b.opts.raw)
 	if opts == nil {
 		opts = map[string]string{}

@@ -120,10 +120,10 @@ func (l *Linter) checkCasing(nodes []*parser.Node) {
 	}
 }
 
-// CheckStage reports what is wrong with the instructions of a stage that is built.
-func (l *Linter) CheckStage(instructions []instruction.Instruction) {
+// CheckStage reports what is wrong with the instructions of a stage that is built. Shell tells
+// that its base has chosen a shell.
+func (l *Linter) CheckStage(instructions []instruction.Instruction, shell bool) {
 	last := map[string]*parser.Node{}
-	shell := false
 	for _, inst := range instructions {
 		node := inst.Node()
 		switch inst := inst.(type) {
@@ -154,7 +154,7 @@ func (l *Linter) CheckStage(instructions []instruction.Instruction) {
 }
 
 func (l *Linter) checkShellForm(node *parser.Node, c instruction.Command, shellSet bool) {
-	if c.Shell && !shellSet && len(c.Args) > 0 {
+	if c.Shell && !shellSet {
 		l.Report(JSONArgsRecommended, node,
 			"JSON arguments recommended for %s to prevent unintended behavior related to OS signals", strings.ToUpper(node.Name))
 	}

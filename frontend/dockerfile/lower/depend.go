@@ -54,8 +54,7 @@ func (s *stage) deps() iter.Seq2[*stage, []parser.Range] {
 
 // addCmds sets the commands of a stage: the triggers of the stage that it continues, and its own.
 func (b *Build) addCmds(s *stage) error {
-	if s.named != nil {
-		// Nothing of a stage that is replaced is built.
+	if s.replaced {
 		return nil
 	}
 	if s.base != nil && s.base.src != nil {

@@ -29,12 +29,12 @@ func (b *Build) lowerStage(s *stage) error {
 		return nil
 	}
 	s.image.Config.OnBuild = nil
-	if s.named == nil {
+	if !s.replaced {
 		insts := make([]instruction.Instruction, 0, len(s.cmds))
 		for _, c := range s.cmds {
 			insts = append(insts, c.inst)
 		}
-		b.opt.Linter.CheckStage(insts)
+		b.opt.Linter.CheckStage(insts, len(s.image.Config.Shell) > 0)
 	}
 	for _, c := range s.cmds {
 		if err := b.lowerCmd(s, c); err != nil {
@@ -51,7 +51,7 @@ func (s *stage) countSteps() int {
 		return 0
 	}
 	n := 0
-	if s.ref != "" {
+	if s.ref != "" || s.named != nil {
 		n++
 	}
 	for _, c := range s.cmds {

@@ -52,7 +52,11 @@ func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
 	}
 	opts = append(opts, mounts...)
 	opts = append(opts, b.processOptions(s, run)...)
-	name := display(c, b.lex.script(), masked{s.env, secrets}) + suffix
+	env := masked{s.env, secrets}
+	if expanded, err := b.lex.script().Word(suffix, env); err == nil {
+		suffix = expanded
+	}
+	name := display(c, b.lex.script(), env) + suffix
 	opts = append(opts,
 		llb.Args(args...),
 		llb.CustomName(b.step(s, name, true)),

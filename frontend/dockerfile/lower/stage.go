@@ -29,12 +29,14 @@ type stage struct {
 	from     string
 	location []parser.Range
 	platform ocispec.Platform
-	// base is the stage that this one continues, named the context that replaces it. With
+	// base is the stage that this one continues, named the context that it starts from. With
 	// neither, the base is the image of the reference ref, or the empty tree if that is empty.
 	base  *stage
 	named *NamedContext
 	ref   string
-	cmds  []*cmd
+	// replaced tells that named stands for the whole stage and not just for its base.
+	replaced bool
+	cmds     []*cmd
 
 	visit   visit
 	reached bool
@@ -105,6 +107,7 @@ func (b *Build) evaluateFrom(s *stage) error {
 	if src.Name != "" {
 		s.named = b.opt.Named.lookup(src.Name, s.platform)
 	}
+	s.replaced = s.named != nil
 	if s.named == nil && s.base == nil {
 		s.named = b.opt.Named.lookup(s.from, s.platform)
 	}

@@ -49,18 +49,21 @@ type Result struct {
 	Matched, Unmatched []string
 }
 
-// Expand expands word. Errors name the word.
+// Expand expands word. Errors name the word; the Result then has only the variables that were seen
+// before the error.
 func (l Lexer) Expand(word string, env Env) (Result, error) {
 	if l.Escape == 0 {
 		l.Escape = '\\'
 	}
 	s := &scanner{Lexer: l, in: word, env: env}
 	text, err := s.scan("")
+	r := Result{Matched: s.matched, Unmatched: s.unmatched}
 	if err != nil {
-		return Result{}, fmt.Errorf("failed to process %q: %w", word, err)
+		return r, fmt.Errorf("failed to process %q: %w", word, err)
 	}
 	s.endField()
-	return Result{Text: text, Fields: s.fields, Matched: s.matched, Unmatched: s.unmatched}, nil
+	r.Text, r.Fields = text, s.fields
+	return r, nil
 }
 
 // Word returns the Text of Expand.

@@ -1,0 +1,120 @@
+package dockerfile
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/lower"
+)
+
+// remoteFile is the name of a context that is fetched as one file.
+const remoteFile = "context"
+
+// openContext finds a build context that is no directory of the client: a repository, a file at
+// a url or an input of the frontend. The Dockerfile is then in it, unless the client names a
+// local for that.
+func (b *build) openContext(ctx context.Context) error {
+	tree, err := b.remoteTree(ctx)
+	if err != nil || tree == nil {
+		return err
+	}
+	if dir := b.opts.contextSubdir; dir != "" {
+		sub := llb.Scratch().File(llb.Copy(*tree, path.Join("/", dir), "/", llb.CopyDirContents()))
+		tree = &sub
+	}
+	b.context = tree
+	if b.opts.raw[optDockerfileKey] == "" && b.dockerfileTree == nil {
+		b.dockerfileTree = tree
+	}
+	return nil
+}
+
+func (b *build) remoteTree(ctx context.Context) (*llb.State, error) {
+	switch url := b.opts.context; {
+	case url == "":
+		return b.inputTrees(ctx)
+	case lower.IsGitURL(url):
+		opts := []llb.GitOption{internalName("load git source " + url)}
+		if b.opts.keepGitDir {
+			opts = append(opts, llb.KeepGitDir())
+		}
+		tree := lower.Git(url, opts...)
+		return &tree, nil
+	case strings.HasPrefix(url, "http://"), strings.HasPrefix(url, "https://"):
+		return b.fetchContext(ctx, url)
+	}
+	// Anything else is what a client did with a local of its own.
+	return nil, nil
+}
+
+func internalName(text string) llb.ConstraintsOpt { return llb.CustomName("[internal] " + text) }
+
+// inputTrees takes context and Dockerfile from the inputs of the frontend.
+func (b *build) inputTrees(ctx context.Context) (*llb.State, error) {
+	inputs, err := b.client.Inputs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("failed to get frontend inputs: %w", err)
+	}
+	if b.dockerfileTree, err = inputTree(inputs, b.opts.dockerfileLocal); err != nil {
+		return nil, err
+	}
+	return inputTree(inputs, b.opts.contextLocal)
+}
+
+// inputTree returns nil for an input that there is not.
+func inputTree(inputs map[string]*pb.Definition, name string) (*llb.State, error) {
+	def, ok := inputs[name]
+	if !ok {
+		return nil, nil
+	}
+	tree, err := llb.FromDefinition(def)
+	if err != nil {
+		return nil, fmt.Errorf("invalid input %s: %w", name, err)
+	}
+	return &tree, nil
+}
+
+// fetchContext downloads a context. An archive is unpacked; anything else is the Dockerfile.
+func (b *build) fetchContext(ctx context.Context, url string) (*llb.State, error) {
+	tree := llb.HTTP(url, llb.Filename(remoteFile), internalName("load remote build context"))
+	def, err := tree.Marshal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def})
+	if err != nil {
+		return nil, fmt.Errorf("failed to resolve context: %w", err)
+	}
+	ref, err := res.SingleRef()
+	if err != nil {
+		return nil, err
+	}
+	head, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: remoteFile, Range: &gateway.FileRange{Length: 1024}})
+	if err != nil {
+		return nil, fmt.Errorf("failed to read downloaded context: %w", err)
+	}
+	if !isArchive(head) {
+		b.opts.filename = remoteFile
+		return &tree, nil
+	}
+	unpacked := llb.Scratch().File(llb.Copy(tree, "/"+remoteFile, "/", llb.UnpackArchive(), llb.CreateDestPath()))
+	return &unpacked, nil
+}
+
+// isArchive tells from its first bytes whether a file is a tar archive, compressed or not.
+func isArchive(head []byte) bool {
+	for _, magic := range []string{"\x1f\x8b\x08", "BZh", "\xfd7zXZ\x00"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	_, err := tar.NewReader(bytes.NewReader(head)).Next()
+	return err == nil
+}
