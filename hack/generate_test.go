@@ -1,4 +1,5 @@
-// Package hack_test compares what the scripts of this folder make with what is committed.
+// Package hack_test checks that what is committed fits together: generated code and its sources,
+// the docs and what they point to.
 package hack_test
 
 import (
