@@ -154,8 +154,7 @@ type Workers struct {
 
 // Worker is what workers of every kind have.
 type Worker struct {
-	// Enabled is nil if the daemon is to find out.
-	Enabled             *bool             `toml:"enabled"`
+	Enabled             Switch            `toml:"enabled"`
 	Labels              map[string]string `toml:"labels"`
 	Platforms           []string          `toml:"platforms"`
 	Snapshotter         string            `toml:"snapshotter"`

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/cache/gc"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 )
 
@@ -31,7 +32,7 @@ func TestEveryKeyIsDecoded(t *testing.T) {
 	require.False(t, *registry.Insecure)
 	require.Equal(t, []config.KeyPair{{Key: "k", Cert: "c"}}, registry.KeyPairs)
 	oci := cfg.Workers.OCI
-	require.False(t, *oci.Enabled)
+	require.Equal(t, config.Off, oci.Enabled)
 	require.Equal(t, map[string]string{"flavour": "full"}, oci.Labels)
 	require.Equal(t, config.DiskSpace{Percent: 30}, *oci.ReservedSpace)
 	require.Equal(t, config.DiskSpace{Bytes: 512 << 20}, *oci.MaxUsedSpace)
@@ -119,9 +120,20 @@ func TestValuesOfTheWrongKindAreRefused(t *testing.T) {
 		"[worker.oci]\nreservedSpace = \"much\"",
 		"[worker.oci]\nreservedSpace = -5",
 		"[worker.oci]\nreservedSpace = \"-5MB\"",
+		"[worker.oci]\nenabled = \"perhaps\"",
 	} {
 		_, _, err := config.Parse("f.toml", []byte(text+"\n"))
 		require.Error(t, err, text)
+	}
+}
+
+func TestAWorkerIsOnOffOrFoundOut(t *testing.T) {
+	for text, want := range map[string]config.Switch{
+		"": config.Auto, `enabled = "auto"`: config.Auto, "enabled = true": config.On, `enabled = "false"`: config.Off,
+	} {
+		cfg, _, err := config.Parse("f.toml", []byte("[worker.oci]\n"+text+"\n"))
+		require.NoError(t, err)
+		require.Equal(t, want, cfg.Workers.OCI.Enabled)
 	}
 }
 
@@ -143,7 +155,7 @@ func TestDiskSpaceOfAFileSystem(t *testing.T) {
 func TestDefaultCollectorPolicies(t *testing.T) {
 	const total = 1000 << 30
 	rules := config.GC{}.Rules(total)
-	require.Equal(t, []config.GCRule{
+	require.Equal(t, []gc.Policy{
 		{
 			Filters:      []string{"type==source.local", "type==exec.cachemount", "type==source.git.checkout"},
 			KeepDuration: 48 * time.Hour, MaxUsedSpace: 512e6,
@@ -154,10 +166,10 @@ func TestDefaultCollectorPolicies(t *testing.T) {
 	}, rules)
 
 	rules = config.GC{KeepStorage: &config.DiskSpace{Bytes: 1}, MaxUsedSpace: &config.DiskSpace{Bytes: 2}, MinFreeSpace: &config.DiskSpace{Bytes: 3}}.Rules(total)
-	require.Equal(t, config.GCRule{All: true, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}, rules[3])
+	require.Equal(t, gc.Policy{All: true, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}, rules[3])
 
 	rules = config.GC{Policies: []config.GCPolicy{{KeepBytes: config.DiskSpace{Bytes: 7}}}}.Rules(total)
-	require.Equal(t, []config.GCRule{{ReservedSpace: 7}}, rules)
+	require.Equal(t, []gc.Policy{{ReservedSpace: 7}}, rules)
 
 	off := false
 	require.Nil(t, config.GC{Enabled: &off}.Rules(total))
@@ -176,6 +188,8 @@ func TestDefaultsOfAHost(t *testing.T) {
 	require.False(t, *cfg.Workers.OCI.Rootless)
 
 	host.Rootless = true
+	require.Equal(t, "/var/lib/buildkit", host.Root(), "root of a container in a user namespace")
+	env["USER"] = "u"
 	cfg = &config.Config{Debug: true}
 	cfg.SetDefaults(host)
 	require.Equal(t, "/home/u/.config/buildkit/buildkitd.toml", host.ConfigPath())

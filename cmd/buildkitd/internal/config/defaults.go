@@ -4,9 +4,15 @@ import "path/filepath"
 
 // Host is what the defaults depend on.
 type Host struct {
-	// Rootless is true for a daemon that runs as the mapped root of an ordinary user's namespace.
+	// Rootless is true for a daemon that is root of a user namespace only.
 	Rootless bool
 	Getenv   func(string) string
+}
+
+// ofUser tells whether the daemon belongs to an ordinary user, who has folders of his own.
+func (h Host) ofUser() bool {
+	user := h.Getenv("USER")
+	return h.Rootless && user != "" && user != "root"
 }
 
 // configFile and socket are the names below the folders of a host.
@@ -17,7 +23,7 @@ const (
 
 // ConfigPath is where the configuration file is unless told otherwise.
 func (h Host) ConfigPath() string {
-	if !h.Rootless {
+	if !h.ofUser() {
 		return "/etc/buildkit/" + configFile
 	}
 	return filepath.Join(h.userDir("XDG_CONFIG_HOME", ".config"), "buildkit", configFile)
@@ -25,7 +31,7 @@ func (h Host) ConfigPath() string {
 
 // Root is where state is kept unless told otherwise.
 func (h Host) Root() string {
-	if !h.Rootless {
+	if !h.ofUser() {
 		return "/var/lib/buildkit"
 	}
 	return filepath.Join(h.userDir("XDG_DATA_HOME", ".local/share"), "buildkit")
@@ -34,7 +40,7 @@ func (h Host) Root() string {
 // Address is where the API is served unless told otherwise.
 func (h Host) Address() string {
 	dir := h.Getenv("XDG_RUNTIME_DIR")
-	if !h.Rootless || dir == "" {
+	if !h.ofUser() || dir == "" {
 		return "unix:///run/buildkit/" + socket
 	}
 	return "unix://" + filepath.Join(dir, "buildkit", socket)
@@ -55,6 +61,10 @@ const (
 	DefaultSnapshotter            = "auto"
 	DefaultNetworkMode            = "auto"
 	DefaultMaxRegistryConcurrency = 4
+	DefaultCNIConfigPath          = "/etc/buildkit/cni.json"
+	DefaultCNIBinaryPath          = "/opt/cni/bin"
+	defaultBridgeName             = "buildkit0"
+	defaultBridgeSubnet           = "10.10.0.0/16"
 	defaultProvenanceEnvDir       = "/etc/buildkit/provenance.d"
 )
 
@@ -82,6 +92,10 @@ func (c *Config) SetDefaults(h Host) {
 	oci := &c.Workers.OCI
 	setDefault(&oci.Snapshotter, DefaultSnapshotter)
 	setDefault(&oci.Mode, DefaultNetworkMode)
+	setDefault(&oci.CNIConfigPath, DefaultCNIConfigPath)
+	setDefault(&oci.CNIBinaryPath, DefaultCNIBinaryPath)
+	setDefault(&oci.BridgeName, defaultBridgeName)
+	setDefault(&oci.BridgeSubnet, defaultBridgeSubnet)
 	if oci.Rootless == nil {
 		oci.Rootless = &h.Rootless
 	}

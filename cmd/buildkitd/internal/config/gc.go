@@ -1,31 +1,27 @@
 package config
 
-import "time"
+import (
+	"time"
 
-// GCRule is a policy of the collector in bytes.
-type GCRule struct {
-	All                                       bool
-	Filters                                   []string
-	KeepDuration                              time.Duration
-	ReservedSpace, MaxUsedSpace, MinFreeSpace int64
-}
+	"github.com/openbuildkit/buildkit/cache/gc"
+)
 
 // Rules returns the policies for a file system of total bytes, 0 if that is not known, in the
 // order in which they are to run; none if the collector is off.
-func (gc GC) Rules(total int64) []GCRule {
-	if gc.Enabled != nil && !*gc.Enabled {
+func (c GC) Rules(total int64) []gc.Policy {
+	if c.Enabled != nil && !*c.Enabled {
 		return nil
 	}
-	if len(gc.Policies) == 0 {
-		return gc.defaultRules(total)
+	if len(c.Policies) == 0 {
+		return c.defaultRules(total)
 	}
-	rules := make([]GCRule, len(gc.Policies))
-	for i, p := range gc.Policies {
+	rules := make([]gc.Policy, len(c.Policies))
+	for i, p := range c.Policies {
 		reserved := p.ReservedSpace
 		if reserved == (DiskSpace{}) {
 			reserved = p.KeepBytes
 		}
-		rules[i] = GCRule{
+		rules[i] = gc.Policy{
 			All:           p.All,
 			Filters:       p.Filters,
 			KeepDuration:  p.KeepDuration.Duration,
@@ -46,24 +42,24 @@ const (
 
 // defaultRules give up first what is cheap to have again, then what nobody has used for long, and
 // then whatever has to go.
-func (gc GC) defaultRules(total int64) []GCRule {
+func (c GC) defaultRules(total int64) []gc.Policy {
 	reserved := min(DiskSpace{Percent: 10}.Of(total), defaultReservedMax)
 	used := min(DiskSpace{Percent: 80}.Of(total), defaultUsedMax)
 	free := DiskSpace{Percent: 20}.Of(total)
 	switch {
-	case gc.ReservedSpace != nil:
-		reserved = gc.ReservedSpace.Of(total)
-	case gc.KeepStorage != nil:
-		reserved = gc.KeepStorage.Of(total)
+	case c.ReservedSpace != nil:
+		reserved = c.ReservedSpace.Of(total)
+	case c.KeepStorage != nil:
+		reserved = c.KeepStorage.Of(total)
 	}
-	if gc.MaxUsedSpace != nil {
-		used = gc.MaxUsedSpace.Of(total)
+	if c.MaxUsedSpace != nil {
+		used = c.MaxUsedSpace.Of(total)
 	}
-	if gc.MinFreeSpace != nil {
-		free = gc.MinFreeSpace.Of(total)
+	if c.MinFreeSpace != nil {
+		free = c.MinFreeSpace.Of(total)
 	}
 	const day = 24 * time.Hour
-	return []GCRule{
+	return []gc.Policy{
 		{
 			Filters:      []string{"type==source.local", "type==exec.cachemount", "type==source.git.checkout"},
 			KeepDuration: 2 * day,

@@ -34,6 +34,41 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Switch is true, false, or auto: the daemon finds out. The zero value is auto.
+type Switch struct{ value string }
+
+// The positions of a Switch.
+var (
+	Auto = Switch{}
+	On   = Switch{"true"}
+	Off  = Switch{"false"}
+)
+
+// String returns auto, true or false.
+func (s Switch) String() string {
+	if s == Auto {
+		return "auto"
+	}
+	return s.value
+}
+
+// UnmarshalText reads auto or a boolean.
+func (s *Switch) UnmarshalText(text []byte) error {
+	if string(text) == "auto" {
+		*s = Auto
+		return nil
+	}
+	on, err := strconv.ParseBool(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is neither auto nor a boolean", text)
+	}
+	*s = Off
+	if on {
+		*s = On
+	}
+	return nil
+}
+
 // DiskSpace is an amount of storage: bytes, or a share of the file system. The zero value is 0.
 type DiskSpace struct {
 	Bytes int64

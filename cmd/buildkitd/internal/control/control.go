@@ -20,6 +20,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/status"
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/gc"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/solver"
 )
@@ -40,21 +41,9 @@ type Sessions interface {
 type Storage interface {
 	// DiskUsage returns the records that match any of the filters, all if there are none.
 	DiskUsage(ctx context.Context, filters []string) ([]cache.Usage, error)
-	// Prune deletes what is not used, calls removed for each record, and returns when the space
-	// is free.
-	Prune(ctx context.Context, opt PruneOpt, removed func(cache.Usage) error) error
-}
-
-// PruneOpt says what may be deleted and what is to be kept. The zero value deletes all regular
-// records that are not used.
-type PruneOpt struct {
-	// All includes internal and frontend records.
-	All     bool
-	Filters []string
-	// KeepDuration spares what was used that recently.
-	KeepDuration time.Duration
-	// In bytes; 0 is no bound.
-	ReservedSpace, MaxUsedSpace, MinFreeSpace int64
+	// Prune deletes what is not used as a policy says, calls removed for each record, and returns
+	// when the space is free.
+	Prune(ctx context.Context, policy gc.Policy, removed func(cache.Usage) error) error
 }
 
 // Config is what a Controller needs. Nothing may be nil.

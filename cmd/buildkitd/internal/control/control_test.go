@@ -26,6 +26,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/status"
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/gc"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/control"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
@@ -40,7 +41,7 @@ type daemon struct {
 	usage   []cache.Usage
 
 	filters []string
-	pruned  control.PruneOpt
+	pruned  gc.Policy
 }
 
 func (d *daemon) Solve(ctx context.Context, req solver.Request) (*solver.Response, error) {
@@ -64,7 +65,7 @@ func (d *daemon) DiskUsage(_ context.Context, filters []string) ([]cache.Usage, 
 	return d.usage, nil
 }
 
-func (d *daemon) Prune(_ context.Context, opt control.PruneOpt, removed func(cache.Usage) error) error {
+func (d *daemon) Prune(_ context.Context, opt gc.Policy, removed func(cache.Usage) error) error {
 	d.pruned = opt
 	for _, u := range d.usage {
 		if err := removed(u); err != nil {
@@ -137,29 +138,6 @@ func TestARequestIsDecoded(t *testing.T) {
 		"of an exporter named in the old way only": {
 			&controlpb.SolveRequest{Frontend: "f", ExporterDeprecated: "oci", ExporterAttrsDeprecated: map[string]string{"name": "n"}},
 			solver.Request{Frontend: "f", Exporters: []solver.Exporter{{Type: "oci", Attrs: map[string]string{"name": "n"}}}},
-		},
-		"with the time for exporters that have none": {
-			&controlpb.SolveRequest{
-				Frontend: "f", FrontendAttrs: map[string]string{"build-arg:SOURCE_DATE_EPOCH": "7"},
-				Exporters: []*controlpb.Exporter{{Type: "a"}, {Type: "b", Attrs: map[string]string{"source-date-epoch": "8"}}},
-			},
-			solver.Request{
-				Frontend: "f", FrontendOpt: map[string]string{"build-arg:SOURCE_DATE_EPOCH": "7"},
-				Exporters: []solver.Exporter{
-					{Type: "a", Attrs: map[string]string{"source-date-epoch": "7"}},
-					{Type: "b", Attrs: map[string]string{"source-date-epoch": "8"}},
-				},
-			},
-		},
-		"with a time that is none, which the frontend complains about": {
-			&controlpb.SolveRequest{
-				Frontend: "f", FrontendAttrs: map[string]string{"build-arg:SOURCE_DATE_EPOCH": "yesterday"},
-				Exporters: []*controlpb.Exporter{{Type: "a"}},
-			},
-			solver.Request{
-				Frontend: "f", FrontendOpt: map[string]string{"build-arg:SOURCE_DATE_EPOCH": "yesterday"},
-				Exporters: []solver.Exporter{{Type: "a"}},
-			},
 		},
 		"with caches named in the old way": {
 			&controlpb.SolveRequest{Frontend: "f", Cache: &controlpb.CacheOptions{
@@ -357,7 +335,7 @@ func TestDiskUsageAndPrune(t *testing.T) {
 		gone = append(gone, u.GetID())
 	}
 	require.Equal(t, []string{"recent", "old", "never"}, gone)
-	require.Equal(t, control.PruneOpt{All: true, Filters: []string{"x"}, KeepDuration: 5, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}, d.pruned)
+	require.Equal(t, gc.Policy{All: true, Filters: []string{"x"}, KeepDuration: 5, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}, d.pruned)
 
 	stream, err = c.Prune(t.Context(), &controlpb.PruneRequest{MaxUsedSpace: -1})
 	require.NoError(t, err)

@@ -9,10 +9,6 @@ import (
 )
 
 const (
-	// epochArg is the build argument that sets the time of what exporters write.
-	epochArg = "build-arg:SOURCE_DATE_EPOCH"
-	// epochAttr is the attribute of exporters for it.
-	epochAttr = "source-date-epoch"
 	// registryCache is the type of remote cache that old requests mean.
 	registryCache = "registry"
 	// compatibility is the version of the outputs that are written.
@@ -63,23 +59,11 @@ func checkSolve(req *controlpb.SolveRequest) error {
 func decodeExporters(req *controlpb.SolveRequest) []solver.Exporter {
 	var out []solver.Exporter
 	for _, e := range req.GetExporters() {
-		out = append(out, solver.Exporter{Type: e.GetType(), Attrs: maps.Clone(e.GetAttrs())})
+		out = append(out, solver.Exporter{Type: e.GetType(), Attrs: e.GetAttrs()})
 	}
 	// New clients send the first exporter in the old way too.
 	if len(out) == 0 && req.GetExporterDeprecated() != "" {
-		out = append(out, solver.Exporter{Type: req.GetExporterDeprecated(), Attrs: maps.Clone(req.GetExporterAttrsDeprecated())})
-	}
-	epoch := req.GetFrontendAttrs()[epochArg]
-	if _, err := strconv.ParseInt(epoch, 10, 64); err != nil {
-		return out // unset, or for the frontend to complain about
-	}
-	for i := range out {
-		if out[i].Attrs == nil {
-			out[i].Attrs = map[string]string{}
-		}
-		if _, set := out[i].Attrs[epochAttr]; !set {
-			out[i].Attrs[epochAttr] = epoch
-		}
+		out = append(out, solver.Exporter{Type: req.GetExporterDeprecated(), Attrs: req.GetExporterAttrsDeprecated()})
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/gc"
 )
 
 // DiskUsage lists what is stored.
@@ -40,7 +41,7 @@ func (c *Controller) Prune(req *controlpb.PruneRequest, stream controlpb.Control
 			return invalid("prune request with a negative bound: %d", n)
 		}
 	}
-	opt := PruneOpt{
+	policy := gc.Policy{
 		All:           req.GetAll(),
 		Filters:       req.GetFilter(),
 		KeepDuration:  time.Duration(req.GetKeepDuration()),
@@ -48,7 +49,7 @@ func (c *Controller) Prune(req *controlpb.PruneRequest, stream controlpb.Control
 		MaxUsedSpace:  req.GetMaxUsedSpace(),
 		MinFreeSpace:  req.GetMinFreeSpace(),
 	}
-	return c.cfg.Storage.Prune(stream.Context(), opt, func(u cache.Usage) error {
+	return c.cfg.Storage.Prune(stream.Context(), policy, func(u cache.Usage) error {
 		return stream.Send(encodeUsage(u))
 	})
 }

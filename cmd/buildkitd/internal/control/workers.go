@@ -7,7 +7,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/filters"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	pb "github.com/openbuildkit/buildkit/api/llb"
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
+	"github.com/openbuildkit/buildkit/cache/gc"
+	"github.com/openbuildkit/buildkit/worker"
 )
 
 // ListWorkers returns the workers that match any of the filters, all if there are none. The first
@@ -24,6 +27,25 @@ func (c *Controller) ListWorkers(_ context.Context, req *controlpb.ListWorkersRe
 		}
 	}
 	return resp, nil
+}
+
+// WorkerRecord describes a worker and the policies of its collector.
+func WorkerRecord(w *worker.Worker, policies []gc.Policy, version *workerspb.BuildkitVersion) *workerspb.WorkerRecord {
+	record := &workerspb.WorkerRecord{ID: w.ID, Labels: w.Labels, BuildkitVersion: version}
+	for _, p := range w.Platforms {
+		record.Platforms = append(record.Platforms, pb.FromSpec(p))
+	}
+	for _, p := range policies {
+		record.GCPolicy = append(record.GCPolicy, &workerspb.GCPolicy{
+			All:           p.All,
+			Filters:       p.Filters,
+			KeepDuration:  int64(p.KeepDuration),
+			ReservedSpace: p.ReservedSpace,
+			MaxUsedSpace:  p.MaxUsedSpace,
+			MinFreeSpace:  p.MinFreeSpace,
+		})
+	}
+	return record
 }
 
 // workerFields are the fields of a worker that a filter can name: id and labels.<key>.
