@@ -42,7 +42,8 @@ type receiver struct {
 	opt    receiveOpt
 	budget *budget
 	moved  atomic.Int64
-	failed chan error // holds the first failure
+	failed chan error  // holds the first failure
+	done   atomic.Bool // the sender was told that all is there
 
 	// Used by the goroutine that reads.
 	old      oldTree
@@ -149,7 +150,6 @@ func (r *receiver) wait() { r.wg.Wait() }
 
 // outcome waits for the end of the transfer or the first failure.
 func (r *receiver) outcome(ctx context.Context, reading, completed <-chan error) error {
-	done := false
 	for {
 		select {
 		case err := <-r.failed:
@@ -160,15 +160,12 @@ func (r *receiver) outcome(ctx context.Context, reading, completed <-chan error)
 			if err != nil {
 				return err
 			}
-			done = true
+			r.done.Store(true)
 			if err := r.stream.send(&types.Packet{Type: types.PACKET_FIN}); err != nil {
 				return r.reason(err, reading)
 			}
 			completed = nil
 		case err := <-reading:
-			if err == nil && !done {
-				err = protocolErrorf("the sender was done before the receiver")
-			}
 			return err
 		}
 	}
@@ -215,6 +212,9 @@ func (r *receiver) read() (err error) {
 		case types.PACKET_DATA:
 			err = r.data(p)
 		case types.PACKET_FIN:
+			if !r.done.Load() {
+				return protocolErrorf("the sender was done before the receiver")
+			}
 			return r.drain()
 		case types.PACKET_ERR:
 			err = &PeerError{Sender: true, Msg: string(p.Data)}

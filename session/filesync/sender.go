@@ -68,9 +68,9 @@ func (s *sender) run(ctx context.Context) error {
 
 	results := make(chan error, fileReaders+2)
 	finished := make(chan struct{})
-	s.spawn(results, func() error { return s.walk(ctx) })
+	s.spawn(results, func() error { return unlessBroken(s.walk(ctx)) })
 	for range fileReaders {
-		s.spawn(results, s.readFiles)
+		s.spawn(results, func() error { return unlessBroken(s.readFiles()) })
 	}
 	s.spawn(results, func() error {
 		err := s.serveRequests()
@@ -111,6 +111,15 @@ func (s *sender) spawn(results chan<- error, fn func() error) {
 		defer s.wg.Done()
 		results <- fn()
 	}()
+}
+
+// unlessBroken leaves the reason that a stream can't be written to, which gRPC hides behind
+// io.EOF, to the one who reads from it.
+func unlessBroken(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // end lets the readers return.
@@ -214,7 +223,11 @@ func (s *sender) serveRequests() error {
 			if !s.idle() {
 				return protocolErrorf("the receiver was done before it had all it asked for")
 			}
-			return s.stream.SendMsg(&types.Packet{Type: types.PACKET_FIN})
+			err := s.stream.SendMsg(&types.Packet{Type: types.PACKET_FIN})
+			if err == io.EOF {
+				err = s.stream.RecvMsg(&p)
+			}
+			return err
 		case types.PACKET_ERR:
 			return &PeerError{Msg: string(p.Data)}
 		default:
