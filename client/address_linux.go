@@ -1,0 +1,4 @@
+package client
+
+// DefaultAddress is where a daemon listens if nothing else was said.
+const DefaultAddress = "unix:///run/buildkit/buildkitd.sock"

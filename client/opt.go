@@ -1,0 +1,82 @@
+package client
+
+import (
+	"io"
+
+	"github.com/tonistiigi/fsutil"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
+	"github.com/openbuildkit/buildkit/session"
+)
+
+// SolveOpt says what a build is made of and what becomes of its result. The zero value builds a
+// definition and throws the result away.
+type SolveOpt struct {
+	// Ref is the id of the build; empty makes a new one.
+	Ref string
+	// Frontend, its options and its inputs.
+	Frontend       string
+	FrontendAttrs  map[string]string
+	FrontendInputs map[string]*pb.Definition
+
+	Exports      []Export
+	CacheExports []CacheOption
+	CacheImports []CacheOption
+
+	// LocalMounts are directories by the name of the local source that reads them. The caller
+	// closes them after the build.
+	LocalMounts map[string]fsutil.FS
+	// SharedKey tells the daemon which clients have the same files, so that it needs to be sent
+	// only changes.
+	SharedKey string
+	// Session are more services that the daemon may use.
+	Session []session.Attachable
+	// SharedSession is used instead of a session of the build. Its owner runs it and has allowed
+	// all that is needed; LocalMounts, Exports with outputs, SharedKey and Session must be empty.
+	SharedSession *session.Session
+
+	// AllowedEntitlements are the privileges that the build may use.
+	AllowedEntitlements []string
+	SourcePolicy        *sourcepolicypb.Policy
+	// SourcePolicySession is the id of a session that is asked about every source.
+	SourcePolicySession string
+	// SessionExporter lets the session add exporters once the build is done.
+	SessionExporter bool
+	// Internal builds leave no record.
+	Internal bool
+	// ProxyNetwork sends the network traffic of processes through a proxy that is recorded.
+	ProxyNetwork bool
+	// CompatibilityVersion pins what may change between versions; 0 is the current one.
+	CompatibilityVersion int64
+
+	// Progress receives the events of the build; nil asks for none. It is not used after the
+	// build has returned.
+	Progress event.Sink
+}
+
+// Export is an exporter and where its output goes.
+type Export struct {
+	Type  string
+	Attrs map[string]string
+	// Output opens the file that the output is written to, given the exporter's response; it is
+	// for the types tar, oci and docker. If it returns nil, the output is not sent.
+	Output func(meta map[string]string) (io.WriteCloser, error)
+	// OutputDir is the directory that the output is written to; it is for the type local.
+	OutputDir string
+}
+
+// CacheOption is a remote cache.
+type CacheOption struct {
+	Type  string
+	Attrs map[string]string
+}
+
+// SolveResponse is what a build told in the end.
+type SolveResponse struct {
+	// Ref is the id of the build.
+	Ref string
+	// ExporterResponse holds digests and names by keys such as containerimage.digest.
+	ExporterResponse map[string]string
+}

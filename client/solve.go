@@ -1,0 +1,260 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/filesync"
+)
+
+const (
+	// statusGrace is how long progress may stay silent after a build has ended before it is cut.
+	statusGrace = 5 * time.Second
+	// failureGrace is how long a daemon has to end a build whose frontend or session has failed
+	// on this side, and to say so in its own words.
+	failureGrace = 3 * time.Second
+)
+
+// Solve builds a definition or, if def is nil or empty, the frontend of opt.
+func (c *Client) Solve(ctx context.Context, def *pb.Definition, opt SolveOpt) (*SolveResponse, error) {
+	switch empty := len(def.GetDef()) == 0; {
+	case opt.Frontend == "" && empty:
+		return nil, errors.New("invalid empty definition")
+	case opt.Frontend != "" && !empty:
+		return nil, fmt.Errorf("invalid definition for frontend %s", opt.Frontend)
+	}
+	b, err := c.newBuild(opt)
+	if err != nil {
+		return nil, err
+	}
+	b.req.Definition, b.req.Frontend = def, opt.Frontend
+	return b.run(ctx, nil)
+}
+
+// Build runs a frontend on this side and exports its result. The frontend is given the options of
+// opt; opt.Frontend is not used. Product names the program in error texts of daemons.
+func (c *Client) Build(ctx context.Context, opt SolveOpt, product string, frontend gateway.BuildFunc) (*SolveResponse, error) {
+	b, err := c.newBuild(opt)
+	if err != nil {
+		return nil, err
+	}
+	return b.run(ctx, func(ctx context.Context) error {
+		conn, err := gateway.Connect(ctx, gateway.BridgeOf(c.conn, b.req.Ref), gateway.Config{
+			Opts:      b.req.FrontendAttrs,
+			SessionID: b.req.Session,
+			Product:   product,
+		})
+		if err != nil {
+			return err
+		}
+		return conn.Run(ctx, frontend)
+	})
+}
+
+// build is one build on its way.
+type build struct {
+	client  *Client
+	req     *controlpb.SolveRequest
+	session *session.Session
+	// ownSession is set if the build runs the session.
+	ownSession bool
+	outputs    map[int]filesync.Output
+	progress   event.Sink
+}
+
+func (c *Client) newBuild(opt SolveOpt) (*build, error) {
+	outputs, err := planExports(opt.Exports)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkCaches(opt.CacheExports, opt.CacheImports); err != nil {
+		return nil, err
+	}
+	b := &build{client: c, session: opt.SharedSession, outputs: outputs, progress: opt.Progress}
+	if b.session == nil {
+		b.ownSession = true
+		if b.session, err = newSession(opt, outputs); err != nil {
+			return nil, err
+		}
+	} else if len(opt.LocalMounts)+len(outputs)+len(opt.Session) > 0 || opt.SharedKey != "" {
+		return nil, errors.New("a shared session must hold all that the build needs")
+	}
+	attrs, err := frontendAttrs(opt)
+	if err != nil {
+		return nil, err
+	}
+	b.req = &controlpb.SolveRequest{
+		Ref:            opt.Ref,
+		Session:        b.session.ID(),
+		FrontendAttrs:  attrs,
+		FrontendInputs: opt.FrontendInputs,
+		Exporters:      encodeExports(opt.Exports),
+		Cache: &controlpb.CacheOptions{
+			Exports: encodeCaches(opt.CacheExports),
+			Imports: encodeCaches(opt.CacheImports),
+		},
+		Entitlements:          opt.AllowedEntitlements,
+		Internal:              opt.Internal,
+		SourcePolicy:          opt.SourcePolicy,
+		SourcePolicySession:   opt.SourcePolicySession,
+		EnableSessionExporter: opt.SessionExporter,
+		CompatibilityVersion:  opt.CompatibilityVersion,
+		ProxyNetwork:          opt.ProxyNetwork,
+	}
+	if b.req.Ref == "" {
+		b.req.Ref = NewRef()
+	}
+	// Daemons of before there could be several exporters read the first one from here.
+	if len(b.req.Exporters) > 0 {
+		first := b.req.Exporters[0]
+		b.req.ExporterDeprecated, b.req.ExporterAttrsDeprecated = first.Type, first.Attrs
+	}
+	return b, nil
+}
+
+// NewRef returns a new id of a build.
+func NewRef() string {
+	const length = 25 // as all clients make them
+	return strings.ToLower(rand.Text()[:length])
+}
+
+func frontendAttrs(opt SolveOpt) (map[string]string, error) {
+	attrs := maps.Clone(opt.FrontendAttrs)
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	imports, err := cacheImportsAttr(opt.CacheImports)
+	if err != nil {
+		return nil, err
+	}
+	if imports != "" {
+		attrs[cacheImportsOpt] = imports
+	}
+	return attrs, nil
+}
+
+func newSession(opt SolveOpt, outputs map[int]filesync.Output) (*session.Session, error) {
+	s, err := session.New(opt.SharedKey)
+	if err != nil {
+		return nil, err
+	}
+	if len(opt.LocalMounts) > 0 {
+		s.Allow(filesync.NewProvider(opt.LocalMounts))
+	}
+	if len(outputs) > 0 {
+		s.Allow(filesync.NewTarget(outputs))
+	}
+	for _, a := range opt.Session {
+		s.Allow(a)
+	}
+	return s, nil
+}
+
+// run asks for the build and serves it until it has ended. The session, the request, its
+// progress and the frontend, which may be nil, go side by side.
+func (b *build) run(ctx context.Context, frontend func(context.Context) error) (*SolveResponse, error) {
+	// A daemon that is not there is noticed before anything is changed on this side.
+	if _, err := b.client.ListWorkers(ctx); err != nil {
+		return nil, err
+	}
+	if err := makeOutputDirs(b.outputs); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var side sync.WaitGroup
+	if b.ownSession {
+		side.Go(func() {
+			if err := b.session.Run(ctx, b.client.dial); err != nil {
+				giveUp(ctx, cancel, err)
+			}
+		})
+	}
+	if frontend != nil {
+		side.Go(func() {
+			if err := frontend(ctx); err != nil {
+				giveUp(ctx, cancel, err)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	if b.progress != nil {
+		side.Go(func() { b.follow(ctx, ended) })
+	}
+	resp, err := b.client.control.Solve(ctx, b.req)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	close(ended)
+	cancel(errBuildEnded)
+	side.Wait()
+	if b.ownSession {
+		b.session.Close()
+	}
+	if err != nil {
+		return nil, callError("failed to solve", err)
+	}
+	return &SolveResponse{Ref: b.req.Ref, ExporterResponse: resp.GetExporterResponse()}, nil
+}
+
+var errBuildEnded = errors.New("the build has ended")
+
+// giveUp ends the build with err unless the daemon ends it first.
+func giveUp(ctx context.Context, cancel context.CancelCauseFunc, err error) {
+	timer := time.NewTimer(failureGrace)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+		cancel(err)
+	}
+}
+
+// follow passes progress on until there is no more, or until it has been silent for a while after
+// the build has ended. Its errors are not those of the build.
+func (b *build) follow(ctx context.Context, ended <-chan struct{}) {
+	// Progress of a build that was cancelled is still of interest.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	heard := make(chan struct{}, 1)
+	go cutWhenSilent(ctx, cancel, ended, heard)
+	_ = b.client.Status(ctx, b.req.Ref, event.SinkFunc(func(batch event.Batch) {
+		b.progress.Emit(batch)
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+	}))
+}
+
+// cutWhenSilent calls cut once the build has ended and nothing was heard for statusGrace.
+func cutWhenSilent(ctx context.Context, cut func(), ended, heard <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-ended:
+	}
+	timer := time.NewTimer(statusGrace)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			timer.Reset(statusGrace)
+		case <-timer.C:
+			cut()
+			return
+		}
+	}
+}
