@@ -34,6 +34,7 @@ type StreamConn struct {
 
 	closeOnce sync.Once
 	closed    chan struct{}
+	sending   sync.Mutex // Send and CloseSend must not run at the same time
 }
 
 // NewStreamConn returns the connection in stream. It receives from the stream until that fails,
@@ -103,7 +104,7 @@ func (c *StreamConn) Write(p []byte) (n int, err error) {
 		default:
 		}
 		chunk := p[:min(len(p), maxChunk)]
-		if err := c.stream.Send(&controlpb.BytesMessage{Data: chunk}); err != nil {
+		if err := c.send(chunk); err != nil {
 			if err == io.EOF {
 				err = io.ErrClosedPipe // the reason is what Read returns
 			}
@@ -115,12 +116,20 @@ func (c *StreamConn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+func (c *StreamConn) send(data []byte) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	return c.stream.Send(&controlpb.BytesMessage{Data: data})
+}
+
 // Close ends the connection. It may be called more than once and from any goroutine.
 func (c *StreamConn) Close() error {
 	c.closeOnce.Do(func() {
 		close(c.closed)
-		if s, ok := c.stream.(interface{ CloseSend() error }); ok {
+		// While a write waits for the peer, only cancel can end it.
+		if s, ok := c.stream.(interface{ CloseSend() error }); ok && c.sending.TryLock() {
 			s.CloseSend()
+			c.sending.Unlock()
 		}
 		if c.cancel != nil {
 			c.cancel()
