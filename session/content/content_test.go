@@ -1,0 +1,53 @@
+package content_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	sessioncontent "github.com/openbuildkit/buildkit/session/content"
+	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestBlobsGoBothWaysInTheStoreThatIsNamed(t *testing.T) {
+	first, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	second, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	_, c := sessiontest.Connect(t, sessioncontent.NewProvider(map[string]content.Store{"local:a": first, "oci:b": second}))
+	store := sessioncontent.NewStore(c, "oci:b")
+
+	data := bytes.Repeat([]byte("blob"), 1<<20)
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	require.NoError(t, content.WriteBlob(t.Context(), store, "ref", bytes.NewReader(data), desc))
+	got, err := content.ReadBlob(t.Context(), second, desc)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	got, err = content.ReadBlob(t.Context(), store, desc)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	_, err = sessioncontent.NewStore(c, "local:a").Info(t.Context(), desc.Digest)
+	require.True(t, errdefs.IsNotFound(err), err)
+	count := 0
+	require.NoError(t, store.Walk(t.Context(), func(content.Info) error { count++; return nil }))
+	require.Equal(t, 1, count)
+	require.NoError(t, store.Delete(t.Context(), desc.Digest))
+	_, err = second.Info(t.Context(), desc.Digest)
+	require.True(t, errdefs.IsNotFound(err), err)
+}
+
+func TestAnUnknownStore(t *testing.T) {
+	_, c := sessiontest.Connect(t, sessioncontent.NewProvider(nil))
+	_, err := sessioncontent.NewStore(c, "x").Info(t.Context(), digest.FromString(""))
+	require.True(t, errdefs.IsNotFound(err), err)
+	require.ErrorContains(t, err, `unknown content store "x"`)
+}
