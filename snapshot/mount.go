@@ -33,8 +33,8 @@ func MountTemp(m Mountable) (dir string, release func() error, err error) {
 		return mounts[0].Source, once(done), nil
 	}
 	parent := os.TempDir()
-	if d, ok := m.(interface{ mountDir() string }); ok {
-		parent = d.mountDir()
+	if d, ok := m.(interface{ MountDir() string }); ok {
+		parent = d.MountDir()
 	}
 	dir, err = mountBelow(parent, mounts)
 	if err != nil {

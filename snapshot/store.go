@@ -33,11 +33,12 @@ type Driver interface {
 	Prepare(ctx context.Context, key, parent string) error
 	// Commit turns the active snapshot key into the committed one name.
 	Commit(ctx context.Context, name, key string) error
-	// CommitPrepare is Commit, and Prepare of next on the result, with fewer writes to disk. If
-	// it fails the first may have been done.
-	CommitPrepare(ctx context.Context, name, key, next string) error
-	// Remove makes a snapshot unknown that nothing stands on. Space may be freed later.
-	Remove(ctx context.Context, key string) error
+	// CommitPrepare is Commit, and Prepare of next on the result, with fewer writes to disk. It
+	// may fail with the first part done.
+	CommitPrepare(ctx context.Context, name, key, next string) (committed bool, err error)
+	// Remove makes snapshots unknown, in the order given. Nothing may stand on one when its
+	// turn comes. Space may be freed later, by Cleanup.
+	Remove(ctx context.Context, keys ...string) error
 	// Cleanup frees the space of all that has been removed, also before a crash.
 	Cleanup(ctx context.Context) error
 	// Mounts returns the mounts of an active snapshot for writing.
@@ -49,8 +50,9 @@ type Driver interface {
 	Diff(ctx context.Context, key string, w io.Writer) error
 	// Usage returns the space taken by the snapshot's own layer. It walks an active one.
 	Usage(ctx context.Context, key string) (snapshots.Usage, error)
-	// Names returns the names of all snapshots, true for active ones.
-	Names(ctx context.Context) (map[string]bool, error)
+	// Parents returns the names of all committed snapshots, each with that of the one it was
+	// made on, empty for none; and the same for the active ones.
+	Parents() (committed, active map[string]string)
 	// Close ends the use. Nothing may be called any more.
 	Close() error
 }
@@ -117,6 +119,10 @@ func (s *Store) Name() string { return s.name }
 // Reason returns why it was chosen, for the log.
 func (s *Store) Reason() string { return s.reason }
 
+// MountDir is the folder below which MountTemp mounts trees. A Mountable of another package says by
+// a method of this name that it belongs here too.
+func (s *Store) MountDir() string { return s.mounts }
+
 // Mountable returns a snapshot, named by key, as something to mount; see Driver.Mounts and
 // Driver.Tree. The function release, if not nil, is called when a mount made of it ends.
 func (s *Store) Mountable(ctx context.Context, key string, readonly bool, release func() error) Mountable {
@@ -150,5 +156,5 @@ func (m *mountable) Mount() ([]mount.Mount, func() error, error) {
 	return mounts, release, nil
 }
 
-// mountDir is where MountTemp mounts it.
-func (m *mountable) mountDir() string { return m.dir }
+// MountDir is where MountTemp mounts it.
+func (m *mountable) MountDir() string { return m.dir }

@@ -54,6 +54,7 @@ type Snapshotter struct {
 type node struct {
 	parent string
 	dir    string
+	active bool
 }
 
 // New opens the snapshots below root, which is made if missing.
@@ -80,7 +81,7 @@ func (s *Snapshotter) load(ctx context.Context) error {
 	}
 	known := map[string]struct{}{}
 	for _, info := range infos {
-		n := node{parent: info.Labels[parentLabel]}
+		n := node{parent: info.Labels[parentLabel], active: info.Kind == snapshots.KindActive}
 		if name := info.Labels[folderLabel]; name != "" {
 			n.dir = filepath.Join(s.folders, name)
 		} else {
@@ -119,7 +120,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string) error {
 	if err != nil {
 		return err
 	}
-	n := node{parent: parent, dir: mounts[0].Source}
+	n := node{parent: parent, dir: mounts[0].Source, active: true}
 	if parent != "" {
 		if err := copyTree(ctx, n.dir, from.dir); err != nil {
 			err = fmt.Errorf("copy snapshot %s: %w", parent, err)
@@ -153,26 +154,29 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.nodes, key)
+	n.active = false
 	s.nodes[name] = n
 	return nil
 }
 
 // CommitPrepare is Commit followed by Prepare of next on the result.
-func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) error {
+func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) (committed bool, err error) {
 	if err := s.Commit(ctx, name, key); err != nil {
-		return err
+		return false, err
 	}
-	return s.Prepare(ctx, next, name)
+	return true, s.Prepare(ctx, next, name)
 }
 
-// Remove removes a snapshot and frees its space.
-func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	if err := s.inner.Remove(ctx, key); err != nil {
-		return err
+// Remove removes snapshots one by one and frees their space.
+func (s *Snapshotter) Remove(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if err := s.inner.Remove(ctx, key); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		delete(s.nodes, key)
+		s.mu.Unlock()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.nodes, key)
 	return nil
 }
 
@@ -235,17 +239,20 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	return s.inner.Usage(ctx, key)
 }
 
-// Names returns the names of all snapshots, true for active ones.
-func (s *Snapshotter) Names(ctx context.Context) (map[string]bool, error) {
-	names := map[string]bool{}
-	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		names[info.Name] = info.Kind == snapshots.KindActive
-		return nil
-	})
-	if err != nil && !errdefs.IsNotFound(err) {
-		return nil, err
+// Parents returns the name of every committed snapshot with that of its parent, empty for none,
+// and the same of every active one.
+func (s *Snapshotter) Parents() (committed, active map[string]string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	committed, active = map[string]string{}, map[string]string{}
+	for name, n := range s.nodes {
+		if n.active {
+			active[name] = n.parent
+		} else {
+			committed[name] = n.parent
+		}
 	}
-	return names, nil
+	return committed, active
 }
 
 // Close ends the use of the folder.

@@ -64,7 +64,8 @@ type node struct {
 	// dir holds the files of this layer alone.
 	dir string
 	// level is 0 for a snapshot that a caller made; see merge.go.
-	level int
+	level  int
+	active bool
 	// merged stands for this snapshot when something is stacked on it, nil for itself.
 	merged *node
 }
@@ -150,7 +151,7 @@ func (s *Snapshotter) load(ctx context.Context, root string) error {
 			}
 			continue
 		}
-		n := &node{name: info.Name, dir: info.Labels[upperDirLabel]}
+		n := &node{name: info.Name, dir: info.Labels[upperDirLabel], active: info.Kind == snapshots.KindActive}
 		if l := info.Labels[levelLabel]; l != "" {
 			if n.level, err = strconv.Atoi(l); err != nil {
 				return fmt.Errorf("snapshot %s: level %q", info.Name, l)
@@ -184,7 +185,7 @@ func (s *Snapshotter) prepare(ctx context.Context, key string, base *node) error
 	if err != nil {
 		return err
 	}
-	n := &node{name: key, parent: base, dir: upperDir(mounts)}
+	n := &node{name: key, parent: base, dir: upperDir(mounts), active: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nodes[key] = n
@@ -222,28 +223,28 @@ func (s *Snapshotter) renamed(name, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := *s.nodes[key]
-	n.name = name
+	n.name, n.active = name, false
 	delete(s.nodes, key)
 	s.nodes[name] = &n
 }
 
 // CommitPrepare is Commit followed by Prepare of next on the result, in one transaction where
 // that can be.
-func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) error {
+func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) (committed bool, err error) {
 	s.mu.RLock()
 	n := s.nodes[key]
 	s.mu.RUnlock()
 	if n == nil {
-		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+		return false, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
 	}
 	if n.full() {
 		if err := s.Commit(ctx, name, key); err != nil {
-			return err
+			return false, err
 		}
-		return s.Prepare(ctx, next, name)
+		return true, s.Prepare(ctx, next, name)
 	}
 	var mounts []mount.Mount
-	err := s.meta.batch(ctx, func(ctx context.Context) (err error) {
+	err = s.meta.batch(ctx, func(ctx context.Context) (err error) {
 		if err := s.inner.Commit(ctx, name, key); err != nil {
 			return err
 		}
@@ -251,39 +252,49 @@ func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string)
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.renamed(name, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes[next] = &node{name: next, parent: s.nodes[name], dir: upperDir(mounts)}
-	return nil
+	s.nodes[next] = &node{name: next, parent: s.nodes[name], dir: upperDir(mounts), active: true}
+	return true, nil
 }
 
-// Remove makes a snapshot unknown. Its space is freed by Cleanup. A snapshot that another one is
-// stacked on is not removed: the error is a failed precondition.
-func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+// Remove makes snapshots unknown, all or none, in the order given. Their space is freed by
+// Cleanup. A snapshot that another one is stacked on is not removed: the error is a failed
+// precondition.
+func (s *Snapshotter) Remove(ctx context.Context, keys ...string) error {
 	s.mu.RLock()
-	n := s.nodes[key]
-	s.mu.RUnlock()
-	if n == nil {
-		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
-	}
-	if n.merged != nil {
-		if err := s.inner.Remove(ctx, n.merged.name); err != nil {
-			return err
+	var names []string
+	for _, key := range keys {
+		n := s.nodes[key]
+		if n == nil {
+			s.mu.RUnlock()
+			return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
 		}
-		s.mu.Lock()
-		delete(s.nodes, n.merged.name)
-		n.merged = nil
-		s.mu.Unlock()
+		if n.merged != nil {
+			names = append(names, n.merged.name)
+		}
+		names = append(names, key)
 	}
-	if err := s.inner.Remove(ctx, key); err != nil {
+	s.mu.RUnlock()
+	err := s.meta.batch(ctx, func(ctx context.Context) error {
+		for _, name := range names {
+			if err := s.inner.Remove(ctx, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.nodes, key)
+	for _, name := range names {
+		delete(s.nodes, name)
+	}
 	return nil
 }
 
@@ -357,19 +368,27 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	return s.inner.Usage(ctx, key)
 }
 
-// Names returns the names of all snapshots, true for active ones.
-func (s *Snapshotter) Names(ctx context.Context) (map[string]bool, error) {
-	names := map[string]bool{}
-	err := s.inner.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if !strings.HasSuffix(info.Name, mergedSuffix) && !strings.HasSuffix(info.Name, mergingSuffix) {
-			names[info.Name] = info.Kind == snapshots.KindActive
+// Parents returns the name of every committed snapshot with that of its parent, empty for none,
+// and the same of every active one.
+func (s *Snapshotter) Parents() (committed, active map[string]string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	committed, active = map[string]string{}, map[string]string{}
+	for name, n := range s.nodes {
+		switch {
+		case n.level > 0:
+		case n.active:
+			active[name] = n.parentName()
+		default:
+			committed[name] = n.parentName()
 		}
-		return nil
-	})
-	if err != nil && !errdefs.IsNotFound(err) {
-		return nil, err
 	}
-	return names, nil
+	return committed, active
+}
+
+// parentName returns the name of the snapshot that n was made on.
+func (n *node) parentName() string {
+	return strings.TrimSuffix(n.parent.nameOrEmpty(), mergedSuffix)
 }
 
 // Close ends the use of the folder.

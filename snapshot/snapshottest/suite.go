@@ -214,9 +214,9 @@ func parents(t *testing.T, e *env) {
 
 func (e *env) nothingLeft() {
 	e.t.Helper()
-	names, err := e.Names(e.ctx)
-	require.NoError(e.t, err)
-	require.Empty(e.t, names)
+	committed, active := e.Parents()
+	require.Empty(e.t, committed)
+	require.Empty(e.t, active)
 	left, err := filepath.Glob(filepath.Join(e.root, e.name, "snapshots", "*"))
 	require.NoError(e.t, err)
 	require.Empty(e.t, left)
@@ -228,7 +228,8 @@ func missing(t *testing.T, e *env) {
 	require.ErrorContains(t, err, "nobody")
 	require.True(t, errdefs.IsNotFound(e.Prepare(e.ctx, "x", "nobody")))
 	require.True(t, errdefs.IsNotFound(e.Remove(e.ctx, "nobody")))
-	require.True(t, errdefs.IsNotFound(e.CommitPrepare(e.ctx, "a", "nobody", "b")))
+	_, err = e.CommitPrepare(e.ctx, "a", "nobody", "b")
+	require.True(t, errdefs.IsNotFound(err))
 }
 
 func reopen(t *testing.T, e *env) {
@@ -238,9 +239,9 @@ func reopen(t *testing.T, e *env) {
 	require.NoError(t, e.Close())
 	e = open(t, e.root, e.name)
 	require.Equal(t, before, e.tree("h3"))
-	names, err := e.Names(e.ctx)
-	require.NoError(t, err)
-	require.Equal(t, map[string]bool{"h1": false, "h2": false, "h3": false, "active": true}, names)
+	committed, active := e.Parents()
+	require.Equal(t, map[string]string{"h1": "", "h2": "h1", "h3": "h2"}, committed)
+	require.Equal(t, map[string]string{"active": "h3"}, active)
 	e.write("active", func(dir string) { e.file(dir, "new", "n") })
 	require.NoError(t, e.Commit(e.ctx, "h4", "active"))
 	require.Contains(t, e.names("h4"), "new")
@@ -268,12 +269,16 @@ func crash(t *testing.T, e *env) {
 func commitPrepare(t *testing.T, e *env) {
 	require.NoError(t, e.Prepare(e.ctx, "a.active", ""))
 	e.write("a.active", func(dir string) { e.file(dir, "f", "f") })
-	require.NoError(t, e.CommitPrepare(e.ctx, "a", "a.active", "b.active"))
+	committed, err := e.CommitPrepare(e.ctx, "a", "a.active", "b.active")
+	require.NoError(t, err)
+	require.True(t, committed)
 	e.write("b.active", func(dir string) { e.file(dir, "g", "g") })
 	require.NoError(t, e.Commit(e.ctx, "b", "b.active"))
 	require.Equal(t, []string{"f"}, e.names("a"))
 	require.Equal(t, []string{"f", "g"}, e.names("b"))
-	require.Error(t, e.CommitPrepare(e.ctx, "a", "b", "c"), "a name is taken")
+	committed, err = e.CommitPrepare(e.ctx, "a", "b", "c")
+	require.Error(t, err, "a name is taken")
+	require.False(t, committed)
 	require.Equal(t, []string{"f", "g"}, e.names("b"))
 }
 
@@ -332,7 +337,8 @@ func longChain(t *testing.T, e *env) {
 				e.file(dir, fmt.Sprintf("d3/again%d", i), "")
 			}
 		})
-		require.NoError(t, e.CommitPrepare(e.ctx, key(i), key(i)+".active", key(i+1)+".active"))
+		_, err := e.CommitPrepare(e.ctx, key(i), key(i)+".active", key(i+1)+".active")
+		require.NoError(t, err)
 	}
 	want := map[string]bool{}
 	for i := range length {
@@ -362,10 +368,11 @@ func longChain(t *testing.T, e *env) {
 	require.NoError(t, e.Close())
 	e = open(t, e.root, e.name)
 	check(e)
-	require.NoError(t, e.Remove(e.ctx, key(length)+".active"))
+	keys := []string{key(length) + ".active"}
 	for i := length - 1; i >= 0; i-- {
-		require.NoError(t, e.Remove(e.ctx, key(i)))
+		keys = append(keys, key(i))
 	}
+	require.NoError(t, e.Remove(e.ctx, keys...))
 	require.NoError(t, e.Cleanup(e.ctx))
 	e.nothingLeft()
 }

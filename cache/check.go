@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// Check verifies that records, snapshots, leases and content fit together, and returns all faults
+// that it finds. Nothing may use the cache meanwhile. Tests call it before they close one.
+func (m *Manager) Check(ctx context.Context) error {
+	if err := m.store.Flush(); err != nil {
+		return err
+	}
+	if err := m.tidy(ctx, true); err != nil {
+		return err
+	}
+	c := checker{m: m, claimed: map[string]string{}}
+	c.committed, c.active = m.snapshots.Parents()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.records {
+		c.record(r)
+	}
+	c.orphans(c.committed)
+	c.orphans(c.active)
+	c.leases(ctx)
+	return errors.Join(c.faults...)
+}
+
+type checker struct {
+	m                 *Manager
+	committed, active map[string]string
+	// claimed has the record that stands for each snapshot.
+	claimed map[string]string
+	faults  []error
+}
+
+func (c *checker) fault(format string, args ...any) {
+	c.faults = append(c.faults, fmt.Errorf(format, args...))
+}
+
+func (c *checker) record(r *record) {
+	if r.gone {
+		c.fault("record %s is known and gone", r.id)
+	}
+	if r.parent != nil && r.parent.gone {
+		c.fault("record %s: its parent %s is gone", r.id, r.parent.id)
+	}
+	if r.parentID() != r.state.Parent {
+		c.fault("record %s: parent %q stored as %q", r.id, r.parentID(), r.state.Parent)
+	}
+	children := 0
+	for _, other := range c.m.records {
+		if other.parent == r {
+			children++
+		}
+	}
+	if children != r.children {
+		c.fault("record %s: %d children counted as %d", r.id, children, r.children)
+	}
+	if r.twin != nil && (r.twin.twin != r || r.twin.state.Mutable == r.state.Mutable) {
+		c.fault("record %s: %s is no twin of it", r.id, r.twin.id)
+	}
+	c.tree(r)
+	for key, index := range r.values {
+		if v, err := c.m.store.Value(r.id, key); err != nil || v == nil {
+			c.fault("record %s: value %q is lost: %w", r.id, key, err)
+		}
+		if index != "" && c.m.index[indexKey{key, index}][r.id] != r {
+			c.fault("record %s: value %q is not found by its index", r.id, key)
+		}
+	}
+}
+
+func (c *checker) tree(r *record) {
+	switch r.state.Tree {
+	case settled:
+		c.claim(r, r.id, c.committed)
+	case active:
+		c.claim(r, activeKey(r.id), c.active)
+	case none:
+		if r.twin == nil && len(r.state.Blobs) == 0 {
+			c.fault("record %s: neither a tree nor a blob", r.id)
+		}
+	}
+}
+
+func (c *checker) claim(r *record, key string, snapshots map[string]string) {
+	parent, ok := snapshots[key]
+	if !ok {
+		c.fault("record %s: no snapshot %s", r.id, key)
+		return
+	}
+	if parent != r.parentID() {
+		c.fault("record %s: snapshot on %q, not on %q", r.id, parent, r.parentID())
+	}
+	c.claimed[key] = r.id
+}
+
+func (c *checker) orphans(snapshots map[string]string) {
+	for key := range snapshots {
+		if c.claimed[key] == "" {
+			c.fault("snapshot %s: no record", key)
+		}
+	}
+}
+
+func (c *checker) leases(ctx context.Context) {
+	all, err := c.m.leases.List(ctx)
+	if err != nil {
+		c.fault("list leases: %w", err)
+	}
+	for _, l := range all {
+		id, ok := strings.CutPrefix(l.ID, leasePrefix)
+		if !ok {
+			continue
+		}
+		if r := c.m.records[id]; r == nil || !r.leased {
+			c.fault("lease %s: no record that has it", l.ID)
+		}
+		resources, err := c.m.leases.ListResources(ctx, l)
+		if err != nil {
+			c.fault("lease %s: %w", l.ID, err)
+		}
+		for _, res := range resources {
+			if res.Type != "content" {
+				c.fault("lease %s: unexpected %s %s", l.ID, res.Type, res.ID)
+				continue
+			}
+			if _, err := c.m.content.Info(ctx, digest.Digest(res.ID)); err != nil && !errdefs.IsNotFound(err) {
+				c.fault("lease %s: %w", l.ID, err)
+			}
+		}
+	}
+}

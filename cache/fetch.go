@@ -1,0 +1,252 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache/blob"
+)
+
+// progressInterval is how often a transfer reports.
+const progressInterval = 150 * time.Millisecond
+
+// fetch makes sure that one of the forms of a record's layer is in the content store, under the
+// record's lease, and returns it.
+func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, error) {
+	m.mu.Lock()
+	variants := slices.Clone(r.state.Blobs)
+	m.mu.Unlock()
+	for _, v := range variants {
+		ok, err := m.local(ctx, r, v)
+		if err != nil {
+			return variant{}, err
+		}
+		if ok {
+			return v, nil
+		}
+	}
+	var errs []error
+	for _, v := range variants {
+		err := m.share(ctx, "blob "+v.Descriptor.Digest.String(), acc, func(ctx context.Context, acc Access) error {
+			return m.fetchBlob(ctx, r, v, acc)
+		})
+		if err == nil {
+			// The work may have been begun for another record with the same blob.
+			if ok, err := m.local(ctx, r, v); err != nil || ok {
+				return v, err
+			}
+			err = errdefs.ErrNotFound
+		}
+		if ctx.Err() != nil {
+			return variant{}, context.Cause(ctx)
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return variant{}, m.lose(r, errors.New("neither a tree nor a blob is known"))
+	}
+	return variant{}, errors.Join(errs...)
+}
+
+// local reports whether a blob is here, and keeps it for the record if so.
+func (m *Manager) local(ctx context.Context, r *record, v variant) (bool, error) {
+	if _, err := m.content.Info(ctx, v.Descriptor.Digest); err != nil {
+		if errdefs.IsNotFound(err) {
+			return false, nil
+		}
+		return false, err
+	}
+	if _, err := m.lease(ctx, r, v.Descriptor.Digest); err != nil {
+		return false, err
+	}
+	// It may have been collected before there was a lease on it.
+	_, err := m.content.Info(ctx, v.Descriptor.Digest)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// lease returns a context in which content belongs to the record, and makes that so for blobs
+// that are here.
+func (m *Manager) lease(ctx context.Context, r *record, dgsts ...digest.Digest) (context.Context, error) {
+	l := leases.Lease{ID: leasePrefix + r.id}
+	err := m.leaseTx(ctx, func(ctx context.Context) error {
+		_, err := m.leases.Create(ctx, leases.WithID(l.ID))
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+		for _, dgst := range dgsts {
+			if err := m.leases.AddResource(ctx, l, leases.Resource{ID: dgst.String(), Type: "content"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keep the blobs of cache record %s: %w", r.id, err)
+	}
+	m.mu.Lock()
+	r.leased = true
+	r.size = -1
+	m.mu.Unlock()
+	return leases.WithLease(ctx, l.ID), nil
+}
+
+// fetchBlob reads a blob from the first source that has it.
+func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Access) error {
+	ctx, err := m.lease(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := m.fetches.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	defer m.fetches.Release(1)
+	var errs []error
+	tried := map[blob.Source]bool{}
+	for {
+		// Asked each time: who waits for the blob changes.
+		sources := slices.DeleteFunc(acc.Blobs.Find(v.Descriptor.Digest), func(s blob.Source) bool { return tried[s] })
+		if len(sources) == 0 {
+			break
+		}
+		src := sources[0]
+		tried[src] = true
+		err := m.transfer(ctx, v.Descriptor, src)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("layer %s: %w", v.Descriptor.Digest, ErrLost)
+	}
+	return fmt.Errorf("fetch layer %s: %w", v.Descriptor.Digest, errors.Join(errs...))
+}
+
+// transfer copies a blob into the content store, from where an earlier attempt has stopped.
+func (m *Manager) transfer(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (err error) {
+	p := startProgress(src.Scope(), desc)
+	defer func() { p.end(err) }()
+	ref := "fetch-" + desc.Digest.String()
+	w, err := content.OpenWriter(ctx, m.content, content.WithRef(ref), content.WithDescriptor(desc))
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	st, err := w.Status()
+	if err != nil {
+		return err
+	}
+	if st.Offset > desc.Size && desc.Size > 0 {
+		if err := w.Truncate(0); err != nil {
+			return err
+		}
+		st.Offset = 0
+	}
+	p.current = st.Offset
+	if st.Offset < desc.Size || desc.Size <= 0 {
+		if err := copyFrom(ctx, w, desc, src, st.Offset, p); err != nil {
+			return err
+		}
+	}
+	err = w.Commit(ctx, desc.Size, desc.Digest)
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	if errdefs.IsFailedPrecondition(err) {
+		// Wrong bytes: nothing that could be gone on with.
+		w.Close()
+		err = fmt.Errorf("bytes do not match the digest: %w", err)
+		if abortErr := m.content.Abort(ctx, ref); abortErr != nil && !errdefs.IsNotFound(abortErr) {
+			err = errors.Join(err, abortErr)
+		}
+	}
+	return err
+}
+
+func copyFrom(ctx context.Context, w io.Writer, desc ocispec.Descriptor, src blob.Source, offset int64, p *progress) error {
+	rc, err := src.Open(ctx, desc, offset)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	// A reader that ignores ctx must not hold up who has given up.
+	stop := context.AfterFunc(ctx, func() { rc.Close() })
+	defer stop()
+	var r io.Reader = rc
+	if desc.Size > 0 {
+		// One byte more tells a blob that is too long; its digest is wrong then anyway.
+		r = io.LimitReader(rc, desc.Size-offset+1)
+	}
+	n, err := io.CopyBuffer(io.MultiWriter(w, p), struct{ io.Reader }{r}, make([]byte, 256<<10))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if desc.Size > 0 && offset+n < desc.Size {
+		return fmt.Errorf("%w: got %d of %d bytes", io.ErrUnexpectedEOF, offset+n, desc.Size)
+	}
+	return nil
+}
+
+// progress reports a transfer as it goes.
+type progress struct {
+	scope   event.Scope
+	id      string
+	started time.Time
+	last    time.Time
+	current int64
+	total   int64
+}
+
+func startProgress(scope event.Scope, desc ocispec.Descriptor) *progress {
+	p := &progress{scope: scope, id: desc.Digest.String(), started: time.Now(), total: desc.Size}
+	p.report(nil)
+	return p
+}
+
+// Write counts.
+func (p *progress) Write(b []byte) (int, error) {
+	p.current += int64(len(b))
+	if time.Since(p.last) >= progressInterval {
+		p.report(nil)
+	}
+	return len(b), nil
+}
+
+func (p *progress) report(completed *time.Time) {
+	p.last = time.Now()
+	p.scope.Status(event.Status{
+		ID: p.id, Total: p.total, Current: p.current,
+		Timestamp: p.last, Started: &p.started, Completed: completed,
+	})
+}
+
+func (p *progress) end(err error) {
+	if err == nil {
+		p.current = p.total
+	}
+	now := time.Now()
+	p.report(&now)
+}

@@ -1,0 +1,245 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
+)
+
+// Layers returns the tree as blobs, lowest first, in the form that opt wants. Missing forms are
+// made, several layers at a time; a lazy blob whose form will do stays lazy. The blobs stay as long
+// as the handle.
+func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) ([]Layer, error) {
+	opt.Type = cmp.Or(opt.Type, blob.Gzip)
+	var chain []*record
+	for at := r.rec; at != nil; at = at.parent {
+		chain = append(chain, at)
+	}
+	slices.Reverse(chain)
+	layers := make([]Layer, len(chain))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, rec := range chain {
+		g.Go(func() error {
+			l, err := r.m.layer(ctx, rec, opt, acc)
+			layers[i] = l
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return layers, nil
+}
+
+// layer returns one record as a blob.
+func (m *Manager) layer(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (Layer, error) {
+	// A form that is known may have gone from the disk: then it is made once more.
+	for range 2 {
+		if v, ok := m.choose(r, opt); ok {
+			usable, err := m.usable(ctx, r, v)
+			if err != nil {
+				return Layer{}, err
+			}
+			if usable {
+				return m.describeLayer(r, v, opt), nil
+			}
+			m.forgetBlob(r, v)
+		}
+		level := "default"
+		if opt.Level != nil {
+			level = strconv.Itoa(*opt.Level)
+		}
+		key := fmt.Sprintf("layer %s %s %s %t", r.id, opt.Type, level, opt.Force)
+		err := m.share(ctx, key, acc, func(ctx context.Context, acc Access) error {
+			if _, ok := m.choose(r, opt); ok {
+				return nil
+			}
+			return m.makeBlob(ctx, r, opt, acc)
+		})
+		if err != nil {
+			return Layer{}, err
+		}
+	}
+	if v, ok := m.choose(r, opt); ok {
+		return m.describeLayer(r, v, opt), nil
+	}
+	return Layer{}, m.lose(r, errors.New("its blob does not stay"))
+}
+
+// choose returns the form of a layer that will do.
+func (m *Manager) choose(r *record, opt blob.CompressionOpt) (variant, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range r.state.Blobs {
+		if v.Compression == opt.Type && (opt.Level == nil || !v.Made || v.Level != nil && *v.Level == *opt.Level) {
+			return v, true
+		}
+	}
+	if !opt.Force && len(r.state.Blobs) > 0 {
+		return r.state.Blobs[0], true
+	}
+	return variant{}, false
+}
+
+// usable reports whether a form is here, or lazy and not made here.
+func (m *Manager) usable(ctx context.Context, r *record, v variant) (bool, error) {
+	if !v.Made {
+		return true, nil
+	}
+	return m.local(ctx, r, v)
+}
+
+func (m *Manager) forgetBlob(r *record, v variant) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.state.Blobs = slices.DeleteFunc(slices.Clone(r.state.Blobs), func(b variant) bool {
+		return b.Descriptor.Digest == v.Descriptor.Digest
+	})
+	r.size = -1
+	m.put(r)
+}
+
+func (m *Manager) describeLayer(r *record, v variant, opt blob.CompressionOpt) Layer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := Layer{Descriptor: v.Descriptor, DiffID: r.state.DiffID, Description: r.state.Text, CreatedAt: r.state.CreatedAt}
+	if form, known := blob.FromMediaType(l.Descriptor.MediaType); known || v.Made {
+		if v.Made {
+			form = v.Compression
+		}
+		l.Descriptor.MediaType = blob.MediaType(form, opt.DockerTypes)
+	}
+	return l
+}
+
+// makeBlob makes a form of a layer: from another form if there is one, else from the tree.
+func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) error {
+	m.mu.Lock()
+	fromBlob := len(r.state.Blobs) > 0
+	diffID := r.state.DiffID
+	m.mu.Unlock()
+	write := func(w io.Writer) error { return m.writeDiff(ctx, r, w) }
+	if fromBlob {
+		v, err := m.fetch(ctx, r, acc)
+		if err != nil {
+			return err
+		}
+		write = func(w io.Writer) error { return m.writeBlob(ctx, v, w) }
+	} else {
+		if err := m.realise(ctx, r, acc); err != nil {
+			return err
+		}
+		if err := m.settle(ctx, r, ""); err != nil {
+			return err
+		}
+	}
+	v, got, err := m.compress(ctx, r, opt, write)
+	if err != nil {
+		return fmt.Errorf("make a layer of cache record %s: %w", r.id, err)
+	}
+	if diffID != "" && got != diffID && fromBlob {
+		return fmt.Errorf("layer %s unpacks to %s, the image says %s", r.id, got, diffID)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.state.Blobs = append(slices.Clip(r.state.Blobs), v)
+	r.state.DiffID = got
+	if !r.gone {
+		m.indexLayer(r)
+	}
+	r.size = -1
+	m.put(r)
+	return nil
+}
+
+func (m *Manager) writeDiff(ctx context.Context, r *record, w io.Writer) error {
+	err := m.snapshots.Diff(ctx, r.id, w)
+	if errdefs.IsNotFound(err) {
+		return m.lose(r, err)
+	}
+	return err
+}
+
+func (m *Manager) writeBlob(ctx context.Context, v variant, w io.Writer) error {
+	ra, err := m.content.ReaderAt(ctx, v.Descriptor)
+	if err != nil {
+		return err
+	}
+	defer ra.Close()
+	d, err := blob.NewDecompressor(content.NewReader(ra))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{d}, make([]byte, 256<<10))
+	return err
+}
+
+// compress stores what write writes as a blob under the record's lease.
+func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionOpt, write func(io.Writer) error) (variant, digest.Digest, error) {
+	ctx, err := m.lease(ctx, r)
+	if err != nil {
+		return variant{}, "", err
+	}
+	ref := "make-" + r.id + "-" + newID()
+	w, err := content.OpenWriter(ctx, m.content, content.WithRef(ref))
+	if err != nil {
+		return variant{}, "", err
+	}
+	defer w.Close()
+	diffID, err := compressTo(w, opt, write)
+	if err != nil {
+		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
+	}
+	st, err := w.Status()
+	if err != nil {
+		return variant{}, "", err
+	}
+	dgst := w.Digest()
+	if err := w.Commit(ctx, st.Offset, dgst); err != nil && !errdefs.IsAlreadyExists(err) {
+		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
+	}
+	return variant{
+		Descriptor: ocispec.Descriptor{
+			MediaType: blob.MediaType(opt.Type, opt.DockerTypes), Digest: dgst, Size: st.Offset,
+		},
+		Compression: opt.Type, Level: opt.Level, Made: true,
+	}, diffID, nil
+}
+
+func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error {
+	w.Close()
+	if err := m.content.Abort(context.WithoutCancel(ctx), ref); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// compressTo writes the compressed form of what write writes and returns the digest of the
+// uncompressed one.
+func compressTo(w io.Writer, opt blob.CompressionOpt, write func(io.Writer) error) (digest.Digest, error) {
+	c, err := blob.NewCompressor(w, opt.Type, opt.Level)
+	if err != nil {
+		return "", err
+	}
+	digester := digest.SHA256.Digester()
+	err = write(io.MultiWriter(digester.Hash(), c))
+	if closeErr := c.Close(); err == nil {
+		err = closeErr
+	}
+	return digester.Digest(), err
+}

@@ -1,0 +1,190 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"go.etcd.io/bbolt"
+)
+
+// release ends one handle of a record.
+func (m *Manager) release(ctx context.Context, r *record) error {
+	m.mu.Lock()
+	r.handles--
+	if r.handles == 0 {
+		r.usage.Count++
+		r.usage.LastUsed = time.Now()
+		m.putUsage(r)
+		if r.state.Writing {
+			r.state.Writing = false
+			m.put(r)
+			m.syncLater()
+		}
+	}
+	gone := m.collect(r)
+	m.mu.Unlock()
+	return m.remove(ctx, gone)
+}
+
+// hold keeps a record while something of it is mounted; the function returned ends that.
+func (m *Manager) hold(r *record) func() error {
+	m.mu.Lock()
+	r.mounts++
+	m.mu.Unlock()
+	return func() error {
+		m.mu.Lock()
+		r.mounts--
+		gone := m.collect(r)
+		m.mu.Unlock()
+		return m.remove(context.Background(), gone)
+	}
+}
+
+// drop makes a record unknown and returns what has to be removed from disk now. If it is in use
+// that comes when it is not any more. The caller holds mu.
+func (m *Manager) drop(r *record) []*record {
+	twin := r.twin
+	m.unlink(r)
+	gone := m.collect(r)
+	if twin != nil && twin.gone {
+		gone = append(gone, m.collect(twin)...)
+	}
+	return gone
+}
+
+// unlink takes a record out of everything that can find it.
+func (m *Manager) unlink(r *record) {
+	if r.gone {
+		return
+	}
+	r.gone = true
+	delete(m.records, r.id)
+	if key := (layerKey{r.parentID(), r.state.DiffID}); m.layers[key] == r {
+		delete(m.layers, key)
+	}
+	for key := range r.values {
+		m.unindexValue(r, key)
+	}
+	m.store.DeleteRecord(r.id, slices.Collect(maps.Keys(r.values)))
+	if t := r.twin; t != nil {
+		r.twin, t.twin = nil, nil
+		if !t.state.Mutable {
+			// The tree of the immutable one goes with this.
+			t.state.Tree = none
+			m.unlink(t)
+		}
+	}
+}
+
+// collect returns the records that nobody can reach any more, beginning with r and going on with
+// its parents, and counts them out. The caller holds mu and hands them to remove without it.
+func (m *Manager) collect(r *record) []*record {
+	var gone []*record
+	for r != nil && !r.inUse() && r.children == 0 && (r.gone || r.state.Mutable && !r.retain) {
+		m.unlink(r)
+		gone = append(gone, r)
+		// Not twice, whoever calls next.
+		r.children = -1
+		if r = r.parent; r != nil {
+			r.children--
+		}
+	}
+	return gone
+}
+
+// remove removes from disk what collect has returned.
+func (m *Manager) remove(ctx context.Context, gone []*record) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	// What nobody can reach has to go, also for a caller that has given up.
+	ctx = context.WithoutCancel(ctx)
+	var keys []string
+	var leased []string
+	m.mu.Lock()
+	for _, r := range gone {
+		switch r.state.Tree {
+		case settled:
+			keys = append(keys, r.id)
+		case active:
+			keys = append(keys, activeKey(r.id))
+		}
+		if r.leased {
+			leased = append(leased, r.id)
+		}
+	}
+	m.mu.Unlock()
+	err := errors.Join(m.removeSnapshots(ctx, keys), m.removeLeases(ctx, leased))
+	m.tidyLater(len(leased) > 0)
+	return err
+}
+
+func (m *Manager) removeSnapshots(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	err := m.snapshots.Remove(ctx, keys...)
+	if err == nil {
+		return nil
+	}
+	// One of them is not as it should be; the others can go all the same.
+	var errs []error
+	for _, key := range keys {
+		if err := m.snapshots.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove snapshot %s: %w", key, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leasePrefix begins the ids of leases of records.
+const leasePrefix = "record-"
+
+func (m *Manager) removeLeases(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return m.leaseTx(ctx, func(ctx context.Context) error {
+		for _, id := range ids {
+			if err := m.leases.Delete(ctx, leases.Lease{ID: leasePrefix + id}); err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// leaseTx runs fn with a context in which all changes of leases are one transaction.
+func (m *Manager) leaseTx(ctx context.Context, fn func(context.Context) error) error {
+	return m.meta.Update(func(tx *bbolt.Tx) error {
+		return fn(boltutil.WithTransaction(ctx, tx))
+	})
+}
+
+// lose drops a record whose bytes are not where they should be.
+func (m *Manager) lose(r *record, cause error) error {
+	log.L.WithError(cause).WithField("record", r.id).Warn("cache record is lost")
+	m.mu.Lock()
+	var gone []*record
+	known := !r.gone
+	ids := []string{r.id}
+	if r.twin != nil && r.twin.state.Mutable {
+		ids = append(ids, r.twin.id)
+		gone = m.drop(r.twin)
+	}
+	gone = append(gone, m.drop(r)...)
+	m.mu.Unlock()
+	err := m.remove(context.Background(), gone)
+	if known {
+		m.dropped(ids)
+	}
+	return errors.Join(fmt.Errorf("cache record %s: %w: %w", r.id, ErrLost, cause), err)
+}
