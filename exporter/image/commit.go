@@ -1,0 +1,244 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/exporter"
+)
+
+// Image is an image that was made.
+type Image struct {
+	// Descriptor is that of the manifest or index.
+	Descriptor ocispec.Descriptor
+	// Config is that of the config of an image for one platform; nil for an index.
+	Config *ocispec.Descriptor
+	// Epoch is the time that the image is said to be made, nil if nobody said one.
+	Epoch *time.Time
+	// Provider reads everything that belongs to the image, fetching layers that are not here.
+	Provider content.InfoReaderProvider
+}
+
+// Response returns what the client is to know of an image with the names.
+func (i *Image) Response(names []string) (map[string]string, error) {
+	desc, err := json.Marshal(i.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	resp := map[string]string{
+		exporter.KeyDigest:     i.Descriptor.Digest.String(),
+		exporter.KeyDescriptor: base64.StdEncoding.EncodeToString(desc),
+	}
+	if i.Config != nil {
+		resp[exporter.KeyConfigDigest] = i.Config.Digest.String()
+	}
+	if len(names) > 0 {
+		resp[exporter.KeyImageName] = strings.Join(names, ",")
+	}
+	return resp, nil
+}
+
+// Commit makes the image of a result. Its content is kept until release is called, and only
+// because of it; layers that need not be here are left where they are.
+func (s *Store) Commit(ctx context.Context, res *exporter.Result, opt *Options, env exporter.Env) (img *Image, release func(), err error) {
+	ctx, release, err = s.lease(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	c := &commit{store: s, res: withMetadata(res, opt.Metadata), opt: opt, env: env}
+	img, err = c.run(ctx)
+	return img, release, err
+}
+
+// withMetadata adds the metadata of attributes to a result.
+func withMetadata(res *exporter.Result, meta map[string][]byte) *exporter.Result {
+	if len(meta) == 0 {
+		return res
+	}
+	c := *res
+	c.Metadata = maps.Clone(res.Metadata)
+	if c.Metadata == nil {
+		c.Metadata = map[string][]byte{}
+	}
+	maps.Copy(c.Metadata, meta)
+	return &c
+}
+
+// commit is the making of one image.
+type commit struct {
+	store *Store
+	res   *exporter.Result
+	opt   *Options
+	env   exporter.Env
+
+	oci         bool
+	types       mediaTypes
+	annotations Annotations
+}
+
+// part is the image of one platform as it is made.
+type part struct {
+	exporter.Part
+	layers           []cache.Layer
+	epoch            *time.Time
+	config, manifest ocispec.Descriptor
+}
+
+func (c *commit) run(ctx context.Context) (*Image, error) {
+	c.oci = c.opt.ociTypes(c.env)
+	c.types = typesOf(c.oci)
+	parts, err := c.parts()
+	if err != nil {
+		return nil, err
+	}
+	if c.annotations, err = c.opt.Annotations.merged(c.res); err != nil {
+		return nil, err
+	}
+	done := c.env.Scope.Step("exporting layers")
+	if err := done(c.layers(ctx, parts)); err != nil {
+		return nil, err
+	}
+	all := make([]exporter.Part, len(parts))
+	for i, p := range parts {
+		all[i] = p.Part
+	}
+	if err := c.annotations.check(all, c.res.Multi(), c.oci); err != nil {
+		return nil, err
+	}
+	if c.opt.RewriteTimestamp {
+		if err := c.rewrite(ctx, parts); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range parts {
+		if err := c.manifest(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	img := &Image{Epoch: parts[0].epoch, Provider: c.provider()}
+	if c.res.Multi() {
+		img.Descriptor, err = c.index(ctx, parts)
+		return img, err
+	}
+	img.Descriptor, img.Config = parts[0].manifest, &parts[0].config
+	return img, nil
+}
+
+func (c *commit) parts() ([]*part, error) {
+	all, err := c.res.Parts(c.env.Platform)
+	if err != nil {
+		return nil, err
+	}
+	parts := make([]*part, len(all))
+	for i, p := range all {
+		parts[i] = &part{Part: p}
+		if parts[i].epoch, err = c.opt.Epoch.Time(c.res, p.ID); err != nil {
+			return nil, err
+		}
+	}
+	return parts, nil
+}
+
+// layers has the layers of all platforms made.
+func (c *commit) layers(ctx context.Context, parts []*part) error {
+	opt := c.opt.Compression
+	opt.DockerTypes = !c.oci
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, p := range parts {
+		if p.Ref == nil {
+			continue
+		}
+		eg.Go(func() (err error) {
+			p.layers, err = p.Ref.Layers(ctx, opt, c.env.Access)
+			for i := range p.layers {
+				d := &p.layers[i].Descriptor
+				*d = cleanLayer(*d, c.oci, c.opt.KeepNonDistributable)
+			}
+			return err
+		})
+	}
+	return eg.Wait()
+}
+
+// manifest writes config and manifest of a platform.
+func (c *commit) manifest(ctx context.Context, p *part) error {
+	config, err := makeConfig(c.res.Meta(exporter.KeyConfig, p.ID), c.res.Meta(exporter.KeyBaseConfig, p.ID),
+		p.Platform.Platform, p.layers, p.epoch)
+	if errors.Is(err, errUnaccounted) {
+		c.env.Scope.Warn(event.Warning{Short: []byte(err.Error())})
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	p.config = describe(c.types.config, config)
+	id := formatID(p.Part)
+	manifest, err := makeManifest(c.types, p.config, p.layers, c.annotations.on(OnManifest, id))
+	if err != nil {
+		return err
+	}
+	p.manifest = describe(c.types.manifest, manifest)
+	p.manifest.Platform = platformOf(p.Platform.Platform)
+	p.manifest.Annotations = c.annotations.on(OnManifestDescriptor, id)
+
+	children := []ocispec.Descriptor{p.config}
+	for _, l := range p.layers {
+		children = append(children, l.Descriptor)
+	}
+	done := c.env.Scope.Step("exporting manifest " + p.manifest.Digest.String())
+	if err := done(c.write(ctx, p.manifest, manifest, children)); err != nil {
+		return err
+	}
+	done = c.env.Scope.Step("exporting config " + p.config.Digest.String())
+	return done(c.write(ctx, p.config, config, nil))
+}
+
+func platformOf(p ocispec.Platform) *ocispec.Platform {
+	p = platforms.Normalize(p)
+	return &p
+}
+
+// index writes the index over the manifests.
+func (c *commit) index(ctx context.Context, parts []*part) (ocispec.Descriptor, error) {
+	manifests := make([]ocispec.Descriptor, len(parts))
+	for i, p := range parts {
+		manifests[i] = p.manifest
+	}
+	data, err := makeIndex(c.types, manifests, c.annotations.on(OnIndex, ""))
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := describe(c.types.index, data)
+	desc.Annotations = c.annotations.on(OnIndexDescriptor, "")
+	done := c.env.Scope.Step("exporting manifest list " + desc.Digest.String())
+	return desc, done(c.write(ctx, desc, data, manifests))
+}
+
+// write stores a document, with labels that keep what it refers to.
+func (c *commit) write(ctx context.Context, desc ocispec.Descriptor, data []byte, children []ocispec.Descriptor) error {
+	labels := map[string]string{}
+	for i, d := range children {
+		labels[fmt.Sprintf("containerd.io/gc.ref.content.%d", i)] = d.Digest.String()
+	}
+	return content.WriteBlob(ctx, c.store.Content, "export-"+desc.Digest.String(), bytes.NewReader(data), desc,
+		content.WithLabels(labels))
+}

@@ -1,0 +1,36 @@
+// Package image turns the result of a build into an OCI or Docker image: layers in the form that
+// is asked for, a config and a manifest for each platform, an index over several. What it makes
+// is in the content store, under a lease; what becomes of it there is the business of who asked:
+// the exporter image of this package keeps it, the exporters oci and docker make an archive of it.
+//
+// A manifest is made from nothing but the result and the options, so that equal results give
+// equal digests. Configs are kept as the frontend made them, with fields that are not known here,
+// but for rootfs, history and created.
+package image
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+)
+
+// Store is where images are made.
+type Store struct {
+	Content content.Store
+	Leases  leases.Manager
+}
+
+// labelTemporary marks the leases of exports that are under way; see the prune of the daemon.
+const labelTemporary = "buildkit/lease.temporary"
+
+// lease returns a context under whose lease content is written, and the function that ends it.
+func (s *Store) lease(ctx context.Context) (context.Context, func(), error) {
+	l, err := s.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime),
+		leases.WithLabel(labelTemporary, ""))
+	if err != nil {
+		return nil, nil, fmt.Errorf("lease for an export: %w", err)
+	}
+	return leases.WithLease(ctx, l.ID), func() { _ = s.Leases.Delete(context.WithoutCancel(ctx), l) }, nil
+}

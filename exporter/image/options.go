@@ -1,0 +1,164 @@
+package image
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/exporter"
+)
+
+// leaseTime is how long the content of an export outlives a daemon that was killed in it.
+const leaseTime = time.Hour
+
+// Options says what image is wanted. The zero value is an OCI image with gzip layers.
+type Options struct {
+	// Names are the image's names in full, with tags. FromResult takes those of the result.
+	Names      []string
+	FromResult bool
+
+	// OCITypes is nil for the default, which the build's compatibility decides.
+	OCITypes *bool
+	// Compression of layers. DockerTypes is not used: see OCITypes.
+	Compression blob.CompressionOpt
+	// KeepNonDistributable keeps media types that forbid distribution; otherwise such layers are
+	// like all others.
+	KeepNonDistributable bool
+	// RewriteTimestamp changes times in layers that are later than the epoch.
+	RewriteTimestamp bool
+	Epoch            exporter.Epoch
+	Annotations      Annotations
+	// Metadata is merged into that of the result.
+	Metadata map[string][]byte
+}
+
+// ParseOptions reads the attributes that all exporters of images share. Attributes that are in
+// others are left to the caller; those that nobody knows become metadata.
+func ParseOptions(attrs map[string]string, others ...string) (*Options, error) {
+	o := &Options{Compression: blob.CompressionOpt{Type: blob.Gzip}, Metadata: map[string][]byte{}}
+	for _, k := range slices.Sorted(maps.Keys(attrs)) {
+		if slices.Contains(others, k) {
+			continue
+		}
+		if err := o.parse(k, attrs[k]); err != nil {
+			return nil, err
+		}
+	}
+	return o, o.check()
+}
+
+// Attributes of images.
+const (
+	AttrName          = "name"
+	attrOCITypes      = "oci-mediatypes"
+	attrOCIArtifact   = "oci-artifact"
+	attrInline        = "attestation-inline"
+	attrNonDist       = "prefer-nondist-layers"
+	attrCompression   = "compression"
+	attrForce         = "force-compression"
+	attrLevel         = "compression-level"
+	attrRewrite       = "rewrite-timestamp"
+	nameFromResult    = "*"
+	annotationKeyword = "annotation"
+)
+
+func (o *Options) parse(k, v string) (err error) {
+	switch k {
+	case AttrName:
+		if v == nameFromResult {
+			o.FromResult = true
+			return nil
+		}
+		o.Names = splitNames(v)
+	case attrOCITypes:
+		var b bool
+		b, err = exporter.ParseBool(k, v)
+		o.OCITypes = &b
+	case attrOCIArtifact, attrInline:
+		_, err = exporter.ParseBool(k, v) // they are about attestations
+	case attrNonDist:
+		o.KeepNonDistributable, err = exporter.ParseBool(k, v)
+	case attrCompression:
+		o.Compression.Type, err = parseCompression(v)
+	case attrForce:
+		o.Compression.Force, err = exporter.ParseBool(k, v)
+	case attrLevel:
+		var n int
+		n, err = exporter.ParseInt(k, v)
+		o.Compression.Level = &n
+	case attrRewrite:
+		o.RewriteTimestamp, err = exporter.ParseBool(k, v)
+	case exporter.AttrEpoch:
+		o.Epoch, err = exporter.ParseEpoch(v)
+	default:
+		var known bool
+		if known, err = o.Annotations.parse(k, v); !known && err == nil {
+			o.Metadata[k] = []byte(v)
+		}
+	}
+	return err
+}
+
+func parseCompression(v string) (blob.Compression, error) {
+	switch c := blob.Compression(v); c {
+	case blob.Uncompressed, blob.Gzip, blob.Zstd, blob.EStargz:
+		return c, nil
+	}
+	return "", fmt.Errorf("unsupported compression type %s", v)
+}
+
+// check finds options that exclude each other.
+func (o *Options) check() error {
+	if o.OCITypes != nil && !*o.OCITypes && o.Compression.Type == blob.EStargz {
+		return fmt.Errorf("exporter option %q conflicts with %q", attrCompression+"="+string(blob.EStargz), attrOCITypes+"=false")
+	}
+	return nil
+}
+
+// oldDocker is the last compatibility version in which images had Docker's media types unless
+// asked otherwise.
+const oldDocker = 20
+
+// ociTypes returns which media types are used.
+func (o *Options) ociTypes(env exporter.Env) bool {
+	if o.OCITypes != nil {
+		return *o.OCITypes
+	}
+	return env.Compatibility == 0 || env.Compatibility > oldDocker || o.Compression.Type == blob.EStargz
+}
+
+// ImageNames returns the names for a result.
+func (o *Options) ImageNames(res *exporter.Result) []string {
+	if o.FromResult {
+		return splitNames(string(res.Metadata[exporter.KeyImageName]))
+	}
+	return o.Names
+}
+
+func splitNames(list string) []string {
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// NormalizeNames returns names in full: with their registry and a tag.
+func NormalizeNames(names []string) ([]string, error) {
+	full := make([]string, 0, len(names))
+	for _, name := range names {
+		parsed, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse image name %q: %w", name, err)
+		}
+		full = append(full, reference.TagNameOnly(parsed).String())
+	}
+	return full, nil
+}
