@@ -1,0 +1,216 @@
+package runc
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+
+	"github.com/containerd/console"
+	gorunc "github.com/containerd/go-runc"
+	"golang.org/x/sys/unix"
+
+	"github.com/openbuildkit/buildkit/worker"
+)
+
+// stdio connects the standard streams of a command with a process's reader and writers.
+type stdio struct {
+	in, out, err *os.File // the command's ends
+	// outputs are copies to writers; they end when all who have the command's ends are gone.
+	outputs sync.WaitGroup
+	ours    []io.Closer
+
+	// socket is where the runtime sends the container's terminal, if it does not use ours.
+	socket *gorunc.Socket
+	mu     sync.Mutex
+	tty    console.Console // nil until there is one
+	size   *worker.WindowSize
+}
+
+// openStdio opens pipes, or a terminal, for p. receive tells that the runtime sends the terminal.
+func openStdio(p worker.Process, receive bool) (_ *stdio, err error) {
+	s := &stdio{}
+	defer func() {
+		if err != nil {
+			s.started()
+			s.close()
+		}
+	}()
+	switch {
+	case p.Tty && receive:
+		return s, s.receiveTTY(p)
+	case p.Tty:
+		return s, s.openTTY(p)
+	}
+	if s.out, err = s.output(p.Stdout); err != nil {
+		return nil, err
+	}
+	if s.err, err = s.output(p.Stderr); err != nil {
+		return nil, err
+	}
+	if p.Stdin == nil {
+		s.in, err = os.Open(os.DevNull)
+		return s, err
+	}
+	return s, s.input(p.Stdin)
+}
+
+// output returns a pipe that is copied to w, for as long as somebody writes to it even if w fails:
+// a process never blocks on a log that nobody reads.
+func (s *stdio) output(w io.Writer) (*os.File, error) {
+	if w == nil {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	r, child, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	s.drain(w, r)
+	return child, nil
+}
+
+func (s *stdio) drain(w io.Writer, r io.ReadCloser) {
+	s.outputs.Go(func() {
+		defer r.Close()
+		if _, err := io.Copy(w, r); err != nil {
+			_, _ = io.Copy(io.Discard, r)
+		}
+	})
+}
+
+// input copies r to a pipe until either end is closed. A read that blocks is not waited for.
+func (s *stdio) input(r io.Reader) error {
+	child, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.in = child
+	s.ours = append(s.ours, w)
+	go func() {
+		_, _ = io.Copy(w, r)
+		w.Close()
+	}()
+	return nil
+}
+
+// openTTY opens a terminal of our own for the runtime, which passes on what it reads and writes to
+// the container's. A foreground runtime takes the size of its terminal as that of the container's.
+func (s *stdio) openTTY(p worker.Process) error {
+	master, slave, err := console.NewPty()
+	if err != nil {
+		return err
+	}
+	s.ours = append(s.ours, master)
+	s.tty = master
+	child, err := os.OpenFile(slave, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	s.in, s.out, s.err = child, child, child
+	// The container's terminal does the line discipline, ours passes on what is typed. The runtime
+	// sets the same, but what is typed before that would be echoed.
+	if err := master.SetRaw(); err != nil {
+		return err
+	}
+	s.copyTTY(p)
+	return nil
+}
+
+// copyTTY copies between the terminal and the process's streams.
+func (s *stdio) copyTTY(p worker.Process) {
+	out := p.Stdout
+	if out == nil {
+		out = io.Discard
+	}
+	// A terminal without users ends its reader with an error: that is the end of the output.
+	s.outputs.Go(func() {
+		if _, err := io.Copy(out, s.tty); err != nil && !errors.Is(err, unix.EIO) {
+			_, _ = io.Copy(io.Discard, s.tty)
+		}
+	})
+	if p.Stdin != nil {
+		go func() { _, _ = io.Copy(s.tty, p.Stdin) }()
+	}
+}
+
+// receiveTTY waits in the background for the container's terminal. What the runtime itself has to
+// say goes where the terminal's output does.
+func (s *stdio) receiveTTY(p worker.Process) (err error) {
+	if s.socket, err = gorunc.NewTempConsoleSocket(); err != nil {
+		return err
+	}
+	if s.out, err = s.output(p.Stdout); err != nil {
+		return err
+	}
+	s.err = s.out
+	s.outputs.Go(func() {
+		master, err := s.socket.ReceiveMaster()
+		if err != nil {
+			return // the process has ended without one
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tty = master
+		s.ours = append(s.ours, master)
+		if s.size != nil {
+			_ = master.Resize(winSize(*s.size))
+		}
+		s.copyTTY(p)
+	})
+	s.in, err = os.Open(os.DevNull)
+	return err
+}
+
+// options returns what the command has to be told.
+func (s *stdio) options() []string {
+	if s.socket == nil {
+		return nil
+	}
+	return []string{"--console-socket", s.socket.Path()}
+}
+
+// ended is called when the command has ended: no terminal comes any more.
+func (s *stdio) ended() {
+	if s.socket != nil {
+		s.socket.Close()
+	}
+}
+
+func (s *stdio) attach(cmd *exec.Cmd) {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
+}
+
+// started gives up the command's ends, which it has now, or never will.
+func (s *stdio) started() {
+	for _, f := range []*os.File{s.in, s.out, s.err} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	s.in, s.out, s.err = nil, nil, nil
+}
+
+// resize sets the size of the terminal, if there is one or will be.
+func (s *stdio) resize(size worker.WindowSize) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.size = &size
+	if s.tty == nil {
+		return nil
+	}
+	return s.tty.Resize(winSize(size))
+}
+
+func winSize(s worker.WindowSize) console.WinSize {
+	return console.WinSize{Height: uint16(s.Rows), Width: uint16(s.Cols)}
+}
+
+// close waits for the output to end and closes our ends.
+func (s *stdio) close() {
+	s.ended()
+	s.outputs.Wait()
+	for _, c := range s.ours {
+		c.Close()
+	}
+}

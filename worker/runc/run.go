@@ -1,0 +1,168 @@
+package runc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"syscall"
+
+	gorunc "github.com/containerd/go-runc"
+
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/spec"
+)
+
+// Run implements worker.Runtime. A container that the OCI runtime could not start has ended with
+// the code of that runtime, which says why on the process's standard error. A container that was
+// ended for want of memory is an ExitError whose text is that of ENOMEM. Errors do not name the
+// process: see worker.ProcessError.
+func (r *Runtime) Run(ctx context.Context, c worker.Container, p worker.Process, started chan<- struct{}) (err error) {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	ct, err := r.register(c)
+	if err != nil {
+		return err
+	}
+	defer r.unregister(ct)
+	defer ct.end()
+	b, err := r.openBundle(ctx, ct, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	return r.runBundle(ctx, ct, b, p, started)
+}
+
+func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p worker.Process, started chan<- struct{}) (err error) {
+	cgroup := r.cgroupsPath(ct)
+	args := []string{"run", "--bundle", b.dir}
+	if r.oci.keep {
+		args = append(args, "--keep")
+	}
+	proc := &process{
+		command: r.oci.commander(cgroup, b.dir, ct.id, args...),
+		dir:     b.dir, request: p, console: r.oci.console,
+	}
+	oom := &oomWatch{cgroupsPath: cgroup, follow: !r.oci.keep}
+	defer oom.close()
+	proc.onStart = func(pid int) {
+		oom.start(pid)
+		ct.bundle = b
+		close(ct.running)
+		if started != nil {
+			close(started)
+		}
+	}
+	proc.onEnd = func(ran bool) {
+		oom.read()
+		err = r.delete(ct, b, cgroup, ran)
+		ct.end()
+	}
+	code, runErr := proc.run(ctx)
+	if runErr != nil {
+		return errors.Join(runErr, err)
+	}
+	return errors.Join(exitError(code, p.ValidExitCodes, oom.killed()), err)
+}
+
+// delete removes the container from the OCI runtime, processes and cgroup with it. ran tells that it
+// ended by itself, after which a runtime that cannot keep containers has removed it already.
+func (r *Runtime) delete(ct *container, b *bundle, cgroup string, ran bool) error {
+	if ran && !r.oci.keep {
+		return nil
+	}
+	// The request may be cancelled; what it left is removed all the same.
+	ctx := context.Background()
+	client := r.oci.client(cgroup)
+	client.Log, client.LogFormat = b.path(logFile), gorunc.JSON
+	if err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: !ran}); err == nil || !ran {
+		return ignoreMissing(err, r.oci, ct.id)
+	}
+	err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: true})
+	return ignoreMissing(err, r.oci, ct.id)
+}
+
+// ignoreMissing drops the error of a deletion if the container is gone from the state folder.
+func ignoreMissing(err error, o *oci, id string) error {
+	if err == nil || !o.exists(id) {
+		return nil
+	}
+	return fmt.Errorf("delete container %s: %w", id, err)
+}
+
+// exitError returns what the end of a process with code means.
+func exitError(code int, valid []int32, oom bool) error {
+	if code < 0 {
+		return &status.ExitError{Code: status.UnknownExitStatus}
+	}
+	if len(valid) == 0 {
+		valid = []int32{0}
+	}
+	if slices.Contains(valid, int32(code)) {
+		return nil
+	}
+	exit := &status.ExitError{Code: uint32(code)}
+	if oom {
+		exit.Err = syscall.ENOMEM
+	}
+	return exit
+}
+
+// exitCode returns the code that a command ended with, -1 if it has none.
+func exitCode(cmd *exec.Cmd, err error) (int, error) {
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return -1, err
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// Exec implements worker.Runtime. It waits until the container runs.
+func (r *Runtime) Exec(ctx context.Context, id string, p worker.Process) error {
+	ct, err := r.lookup(id)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ct.running:
+	case <-ct.done:
+		return fmt.Errorf("container %s has ended", id)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	// While it is counted the container's tree stays. Where it has ended meanwhile the runtime
+	// refuses.
+	if !ct.acquire() {
+		return fmt.Errorf("container %s has ended", id)
+	}
+	defer ct.execs.Done()
+	u, err := lookupUser(ct.bundle.root, p.User)
+	if err != nil {
+		return err
+	}
+	if err := makeCwd(ct.bundle.root, ct.bundle.all, spec.Cwd(p), u); err != nil {
+		return err
+	}
+	s, err := spec.Process(r.host, ct.spec, p, u)
+	if err != nil {
+		return err
+	}
+	e, err := newExec(ct.bundle.dir, s)
+	if err != nil {
+		return err
+	}
+	defer e.remove()
+	proc := &process{
+		command: r.oci.commander(r.cgroupsPath(ct), e.dir, ct.id, "exec", "--process", e.path(processFile)),
+		dir:     e.dir, request: p, console: r.oci.console,
+	}
+	code, err := proc.run(ctx)
+	if err != nil {
+		return err
+	}
+	return exitError(code, p.ValidExitCodes, false)
+}
