@@ -37,13 +37,13 @@ type Sessions interface {
 	HandleStream(stream controlpb.Control_SessionServer) error
 }
 
-// Storage is what the daemon keeps on disk.
+// Storage is what the daemon keeps on disk; *cache.Manager is one.
 type Storage interface {
 	// DiskUsage returns the records that match any of the filters, all if there are none.
 	DiskUsage(ctx context.Context, filters []string) ([]cache.Usage, error)
-	// Prune deletes what is not used as a policy says, calls removed for each record, and returns
-	// when the space is free.
-	Prune(ctx context.Context, policy gc.Policy, removed func(cache.Usage) error) error
+	// Prune deletes what is not used as the policies say, one after the other, calls removed for
+	// each record, and returns when the space is free.
+	Prune(ctx context.Context, policies []gc.Policy, removed func(cache.Usage)) error
 }
 
 // Config is what a Controller needs. Nothing may be nil.

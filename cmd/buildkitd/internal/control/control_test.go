@@ -41,7 +41,7 @@ type daemon struct {
 	usage   []cache.Usage
 
 	filters []string
-	pruned  gc.Policy
+	pruned  []gc.Policy
 }
 
 func (d *daemon) Solve(ctx context.Context, req solver.Request) (*solver.Response, error) {
@@ -65,12 +65,10 @@ func (d *daemon) DiskUsage(_ context.Context, filters []string) ([]cache.Usage, 
 	return d.usage, nil
 }
 
-func (d *daemon) Prune(_ context.Context, opt gc.Policy, removed func(cache.Usage) error) error {
-	d.pruned = opt
+func (d *daemon) Prune(_ context.Context, policies []gc.Policy, removed func(cache.Usage)) error {
+	d.pruned = policies
 	for _, u := range d.usage {
-		if err := removed(u); err != nil {
-			return err
-		}
+		removed(u)
 	}
 	return nil
 }
@@ -335,7 +333,7 @@ func TestDiskUsageAndPrune(t *testing.T) {
 		gone = append(gone, u.GetID())
 	}
 	require.Equal(t, []string{"recent", "old", "never"}, gone)
-	require.Equal(t, gc.Policy{All: true, Filters: []string{"x"}, KeepDuration: 5, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}, d.pruned)
+	require.Equal(t, []gc.Policy{{All: true, Filters: []string{"x"}, KeepDuration: 5, ReservedSpace: 1, MaxUsedSpace: 2, MinFreeSpace: 3}}, d.pruned)
 
 	stream, err = c.Prune(t.Context(), &controlpb.PruneRequest{MaxUsedSpace: -1})
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -49,9 +50,17 @@ func (c *Controller) Prune(req *controlpb.PruneRequest, stream controlpb.Control
 		MaxUsedSpace:  req.GetMaxUsedSpace(),
 		MinFreeSpace:  req.GetMinFreeSpace(),
 	}
-	return c.cfg.Storage.Prune(stream.Context(), policy, func(u cache.Usage) error {
-		return stream.Send(encodeUsage(u))
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	var failure error
+	err := c.cfg.Storage.Prune(ctx, []gc.Policy{policy}, func(u cache.Usage) {
+		if failure == nil {
+			if failure = stream.Send(encodeUsage(u)); failure != nil {
+				cancel(failure)
+			}
+		}
 	})
+	return cmp.Or(failure, err)
 }
 
 // encodeUsage leaves out the type and whether the record is shared: they are not told of records

@@ -1,0 +1,85 @@
+package wire
+
+import (
+	"context"
+	"os"
+
+	workerspb "github.com/openbuildkit/buildkit/api/workers"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/control"
+	"github.com/openbuildkit/buildkit/cmd/internal/version"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/exporter/image"
+	"github.com/openbuildkit/buildkit/exporter/local"
+	"github.com/openbuildkit/buildkit/exporter/oci"
+	"github.com/openbuildkit/buildkit/exporter/tar"
+	"github.com/openbuildkit/buildkit/frontend"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile"
+	"github.com/openbuildkit/buildkit/frontend/gateway"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver"
+	"github.com/openbuildkit/buildkit/solver/key"
+	"github.com/openbuildkit/buildkit/solver/op"
+)
+
+// assemble makes all parts, the lowest first. It starts nothing.
+func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) error {
+	sessions := session.NewManager()
+	w, err := d.newWorker(ctx, cfg, st, sessions)
+	if err != nil {
+		return err
+	}
+	keys, err := key.Open(st.sub("keys.db"))
+	if err != nil {
+		return err
+	}
+	d.onClose(keys.Close)
+	// A key without its tree is a miss: it need not be kept.
+	w.Cache.SetOnDrop(keys.DropResults)
+
+	policies := cfg.Workers.OCI.Rules(diskSize(st.dir))
+	collector := newCollector(w.Cache, policies)
+	d.background = append(d.background, collector.run)
+
+	s := solver.New(solver.Config{
+		Worker:       w,
+		Sessions:     sessions,
+		Keys:         keys,
+		Frontends:    newFrontends(cfg.Frontends),
+		Exporters:    newExporters(w.Cache, sessions),
+		Entitlements: cfg.Entitlements,
+		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
+	})
+	d.solver = s
+
+	v := &workerspb.BuildkitVersion{Package: version.Package, Version: version.Version, Revision: version.Revision}
+	d.server = control.NewServer(control.New(control.Config{
+		Solver:   collecting{Solver: s, collector: collector},
+		Builds:   gateway.NewBuilds(),
+		Sessions: sessions,
+		Storage:  w.Cache,
+		Workers:  []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)},
+		Version:  v,
+	}))
+	return nil
+}
+
+func newExporters(trees *cache.Manager, sessions *session.Manager) exporter.Registry {
+	images := &image.Store{Content: trees.Content(), Leases: trees.Leases()}
+	return exporter.Registry{
+		local.Type:         local.New(sessions),
+		tar.Type:           tar.New(sessions),
+		string(oci.OCI):    oci.New(oci.OCI, images, sessions),
+		string(oci.Docker): oci.New(oci.Docker, images, sessions),
+	}
+}
+
+// newFrontends returns those that are built in and not switched off.
+func newFrontends(cfg config.Frontends) frontend.Registry {
+	registry := frontend.Registry{}
+	if on := cfg.Dockerfile.Enabled; on == nil || *on {
+		registry["dockerfile.v0"] = dockerfile.Build
+	}
+	return registry
+}
