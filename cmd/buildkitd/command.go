@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
@@ -107,21 +108,34 @@ func onSignals(ctx context.Context) (stop context.Context, hurry <-chan struct{}
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	stop, end := context.WithCancelCause(ctx)
 	second, done := make(chan struct{}), make(chan struct{})
-	endings := []func(){func() { end(errors.New("the daemon was told to stop")) }, func() { close(second) }}
 	go func() {
 		defer signal.Stop(signals)
-		for _, ending := range endings {
-			select {
-			case s := <-signals:
-				log.L.Infof("got signal %v", s)
-				ending()
-			case <-done:
+		if !await(signals, done) {
+			return
+		}
+		end(errors.New("the daemon was told to stop"))
+		// Shells and service managers send one signal twice: to the process and to its group.
+		const echo = time.Second
+		for first := time.Now(); time.Since(first) < echo; {
+			if !await(signals, done) {
 				return
 			}
 		}
+		close(second)
 	}()
 	return stop, second, func() {
 		close(done)
 		end(nil)
+	}
+}
+
+// await returns true when there is a signal and false when done is closed.
+func await(signals <-chan os.Signal, done <-chan struct{}) bool {
+	select {
+	case s := <-signals:
+		log.L.Infof("got signal %v", s)
+		return true
+	case <-done:
+		return false
 	}
 }

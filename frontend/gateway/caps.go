@@ -70,8 +70,9 @@ var llbCaps = map[string]support{
 	pb.CapMetaDescription: {},
 	pb.CapMetaExportCache: {},
 
-	pb.CapExporterSourceDateEpoch: {},
-	pb.CapGCFreeSpaceFilter:       {},
+	pb.CapExporterImageAnnotations: {},
+	pb.CapExporterSourceDateEpoch:  {},
+	pb.CapGCFreeSpaceFilter:        {},
 }
 
 // silentLLBCaps exist in the field but no daemon has ever advertised them. Ops that name them
