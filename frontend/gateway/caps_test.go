@@ -30,7 +30,9 @@ func constants(t *testing.T, path string) []string {
 	ast.Inspect(file, func(n ast.Node) bool {
 		if spec, ok := n.(*ast.ValueSpec); ok {
 			for _, v := range spec.Values {
-				s, err := strconv.Unquote(v.(*ast.BasicLit).Value)
+				literal, ok := v.(*ast.BasicLit)
+				require.True(t, ok, "%s holds literals only", path)
+				s, err := strconv.Unquote(literal.Value)
 				require.NoError(t, err)
 				values = append(values, s)
 			}

@@ -63,7 +63,7 @@ func requireSet(t *testing.T, path string, v reflect.Value) {
 func TestAnUnknownKeyNamesTheNearestOne(t *testing.T) {
 	for text, want := range map[string]string{
 		"rot = 1":                             "f.toml:1: unknown key rot, did you mean root?",
-		"[log]\nlevle = 1":                    "f.toml:2: unknown key log.levle, did you mean log.level?",
+		"[log]\nlevil = 1":                    "f.toml:2: unknown key log.levil, did you mean log.level?",
 		"[worker.oci]\nmaxUsdSpace = 1":       "f.toml:2: unknown key worker.oci.maxUsdSpace, did you mean worker.oci.maxUsedSpace?",
 		"[worker.ocy]\nenabled = true":        "f.toml:1: unknown key worker.ocy, did you mean worker.oci?",
 		"debugAddress = 1":                    "f.toml:1: unknown key debugAddress, did you mean grpc.debugAddress?",
