@@ -115,7 +115,11 @@ func named(names []string, r *Rule) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, r.Name) })
 }
 
-// Linter collects warnings. It is not for concurrent use; the nil Linter ignores reports.
+// maxWarnings is how many warnings are kept: nobody reads more, and a file can have one for every
+// few bytes.
+const maxWarnings = 1000
+
+// Linter collects warnings, of very many the first ones. It is not for concurrent use; the nil Linter ignores reports.
 type Linter struct {
 	config   Config
 	warnings []Warning
@@ -135,7 +139,7 @@ func (l *Linter) Report(r *Rule, node *parser.Node, format string, args ...any) 
 
 // ReportAt notes that a place breaks a rule.
 func (l *Linter) ReportAt(r *Rule, location []parser.Range, format string, args ...any) {
-	if l == nil || l.config.skips(r) {
+	if l == nil || l.config.skips(r) || len(l.warnings) >= maxWarnings {
 		return
 	}
 	l.warnings = append(l.warnings, Warning{Rule: r, Message: fmt.Sprintf(format, args...), Location: location})

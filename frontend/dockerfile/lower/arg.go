@@ -1,7 +1,6 @@
 package lower
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -84,7 +83,8 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		}
 		values[i] = &value
 	}
-	message := "ARG"
+	var message strings.Builder
+	message.WriteString("ARG")
 	for i, a := range arg.Args {
 		value := values[i]
 		if v, ok := b.opt.BuildArgs[a.Name]; ok {
@@ -92,29 +92,24 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		} else if v, ok := b.args.Get(a.Name); ok && value == nil {
 			value = &v
 		}
-		message += " " + a.Name
-		if !slices.Contains(s.args, a.Name) {
-			s.args = append(slices.Clip(s.args), a.Name)
-		}
+		message.WriteString(" " + a.Name)
+		s.args.set(a.Name, "")
 		if value == nil {
 			continue
 		}
-		message += "=" + *value
+		message.WriteString("=" + *value)
 		if !strings.HasPrefix(a.Name, scanPrefix) {
 			s.setEnv(a.Name, *value)
 		}
 	}
-	s.commit(b.opt.Epoch, message, false)
+	s.commit(b.opt.Epoch, message.String(), false)
 	return nil
 }
 
 // argList returns the arguments of a stage for its history: their number and values.
 func (s *stage) argList() []string {
-	if len(s.args) == 0 {
-		return nil
-	}
-	out := make([]string, 0, len(s.args))
-	for _, name := range s.args {
+	out := make([]string, 0, len(s.args.keys))
+	for _, name := range s.args.keys {
 		value, _ := s.env.Get(name)
 		out = append(out, name+"="+value)
 	}

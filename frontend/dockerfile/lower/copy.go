@@ -109,17 +109,18 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 	text := display(c, b.lex.word(), s.env)
 	name := b.step(s, text, true)
 	dest := destPath(s.image.Config.WorkingDir, t.dest)
-	history := t.history()
+	var history strings.Builder
+	history.WriteString(t.history())
 
 	var action *llb.FileAction
 	for _, src := range t.sources {
-		history += " " + src
+		history.WriteString(" " + src)
 		if action, err = b.copySource(t, action, src, dest, name, opts); err != nil {
 			return err
 		}
 	}
 	for _, doc := range t.contents {
-		history += " <<" + doc.Name
+		history.WriteString(" <<" + doc.Name)
 		action = b.copyContent(t, action, doc, dest, opts)
 	}
 	common := append(b.ignoreCache(s), b.location(t.node.Location()))
@@ -128,7 +129,8 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 	} else {
 		s.state = s.state.File(action, append(common, llb.CustomName(name))...)
 	}
-	s.commit(b.opt.Epoch, history+" "+t.dest+" # buildkit", true)
+	history.WriteString(" " + t.dest + " # buildkit")
+	s.commit(b.opt.Epoch, history.String(), true)
 	return nil
 }
 

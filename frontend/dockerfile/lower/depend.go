@@ -276,7 +276,7 @@ func (b *Build) Answer(r *Request, src Source) error {
 // answer sets the base of a stage and adds the triggers that it brings.
 func (b *Build) answer(s *stage, src Source) error {
 	s.source = &src
-	if s.src == nil || src.Config == nil {
+	if s.src == nil || s.replaced || src.Config == nil {
 		return nil
 	}
 	var img Image

@@ -41,6 +41,7 @@ func (b *Build) lowerStage(s *stage) error {
 			return parser.Locate(err, c.inst.Location())
 		}
 	}
+	s.image.Config.Env = s.imageEnv.list()
 	return nil
 }
 
@@ -76,13 +77,13 @@ func (b *Build) lowerBase(s *stage) error {
 			return err
 		}
 	}
-	if s.env == nil {
-		s.env = newVars()
+	if s.base == nil {
+		s.env, s.args = newVars(), newVars()
 	}
-	for _, kv := range s.image.Config.Env {
-		if key, value, _ := strings.Cut(kv, "="); key != "" {
-			s.setEnv(key, value)
-		}
+	s.imageEnv = newVars()
+	s.imageEnv.setList(s.image.Config.Env)
+	for _, key := range s.imageEnv.keys {
+		s.setEnv(key, s.imageEnv.values[key])
 	}
 	s.state = s.state.Platform(s.platform)
 	if s.base == nil {
@@ -100,7 +101,7 @@ func (b *Build) continueStage(s *stage) {
 	s.state = s.base.state
 	s.image = s.base.image.clone()
 	s.env = s.base.env.clone()
-	s.args = s.base.args
+	s.args = s.base.args.clone()
 	s.baseConfig = s.base.baseConfig
 	s.workdirSet = s.base.workdirSet
 }
@@ -208,7 +209,7 @@ func (b *Build) expand(s *stage, word string, node *parser.Node) (string, error)
 
 func (b *Build) reportUnset(s *stage, node *parser.Node, names []string) {
 	for _, name := range names {
-		if s.declared(name) {
+		if _, ok := s.args.Get(name); ok {
 			continue
 		}
 		message := fmt.Sprintf("Usage of undefined variable '$%s'", name)
@@ -217,15 +218,6 @@ func (b *Build) reportUnset(s *stage, node *parser.Node, names []string) {
 		}
 		b.opt.Linter.Report(lint.UndefinedVar, node, "%s", message)
 	}
-}
-
-func (s *stage) declared(name string) bool {
-	for _, a := range s.args {
-		if a == name {
-			return true
-		}
-	}
-	return false
 }
 
 func (b *Build) expandAll(s *stage, words []string, node *parser.Node) ([]string, error) {
@@ -305,14 +297,20 @@ func (b *Build) env(s *stage, env *instruction.Env) error {
 	if err != nil {
 		return err
 	}
-	message := "ENV"
 	for _, p := range pairs {
-		message += " " + p.Key + "=" + p.Value
 		s.setEnv(p.Key, p.Value)
-		s.image.setEnv(p.Key, p.Value)
+		s.imageEnv.set(p.Key, p.Value)
 	}
-	s.commit(b.opt.Epoch, message, false)
+	s.commit(b.opt.Epoch, "ENV"+joinPairs(pairs), false)
 	return nil
+}
+
+func joinPairs(pairs []parser.Pair) string {
+	var b strings.Builder
+	for _, p := range pairs {
+		b.WriteString(" " + p.Key + "=" + p.Value)
+	}
+	return b.String()
 }
 
 func (b *Build) label(s *stage, label *instruction.Label) error {
@@ -320,12 +318,10 @@ func (b *Build) label(s *stage, label *instruction.Label) error {
 	if err != nil {
 		return err
 	}
-	message := "LABEL"
 	for _, p := range pairs {
-		message += " " + p.Key + "=" + p.Value
 		s.image.setLabel(p.Key, p.Value)
 	}
-	s.commit(b.opt.Epoch, message, false)
+	s.commit(b.opt.Epoch, "LABEL"+joinPairs(pairs), false)
 	return nil
 }
 

@@ -92,16 +92,6 @@ func (img *Image) clone() *Image {
 	return &c
 }
 
-func (img *Image) setEnv(key, value string) {
-	for i, kv := range img.Config.Env {
-		if k, _, _ := strings.Cut(kv, "="); k == key {
-			img.Config.Env[i] = key + "=" + value
-			return
-		}
-	}
-	img.Config.Env = append(img.Config.Env, key+"="+value)
-}
-
 func (img *Image) setLabel(key, value string) {
 	if img.Config.Labels == nil {
 		img.Config.Labels = map[string]string{}

@@ -44,10 +44,13 @@ type stage struct {
 	source *Source
 
 	// What follows changes while the stage is lowered.
-	state      llb.State
-	image      *Image
-	env        *vars
-	args       []string
+	state llb.State
+	image *Image
+	// env holds the variables of processes and expansions, imageEnv those of the image.
+	env      *vars
+	imageEnv *vars
+	// args are the names of the arguments that are declared.
+	args       *vars
 	baseConfig []byte
 	cmdSet     bool
 	workdirSet bool

@@ -42,6 +42,15 @@ func (v *vars) setList(list []string) {
 	}
 }
 
+// list returns "key=value" in order; nil if there are none.
+func (v *vars) list() []string {
+	var out []string
+	for _, key := range v.keys {
+		out = append(out, key+"="+v.values[key])
+	}
+	return out
+}
+
 // masked shows some variables with another value.
 type masked struct {
 	shell.Env

@@ -18,8 +18,15 @@ func Line(n int) Range {
 	return Range{Start: Position{Line: n}, End: Position{Line: n}}
 }
 
-// Lines returns one range without columns for each line that r touches.
+// maxLines is up to how many lines Lines names each of them.
+const maxLines = 1000
+
+// Lines returns one range without columns for each line that r touches, or a single one if they
+// are very many.
 func (r Range) Lines() []Range {
+	if r.End.Line-r.Start.Line >= maxLines {
+		return []Range{{Start: Position{Line: r.Start.Line}, End: Position{Line: r.End.Line}}}
+	}
 	out := make([]Range, 0, max(r.End.Line-r.Start.Line+1, 0))
 	for n := r.Start.Line; n <= r.End.Line; n++ {
 		out = append(out, Line(n))
