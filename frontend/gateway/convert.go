@@ -25,7 +25,6 @@ func decodeSolve(req *gatewaypb.SolveRequest) (client.SolveRequest, error) {
 		FrontendOpt:    req.GetFrontendOpt(),
 		FrontendInputs: req.GetFrontendInputs(),
 		Evaluate:       req.GetEvaluate(),
-		SourcePolicies: req.GetSourcePolicies(),
 	}
 	// Clients send a definition without ops for none.
 	if len(out.Definition.GetDef()) == 0 {
@@ -45,12 +44,16 @@ func decodeSolve(req *gatewaypb.SolveRequest) (client.SolveRequest, error) {
 		}
 		out.CacheImports = append(out.CacheImports, client.CacheImport{Type: im.GetType(), Attrs: im.GetAttrs()})
 	}
-	return out, checkPolicies(out.SourcePolicies)
+	return out, checkPolicies(req.GetSourcePolicies())
 }
 
+// checkPolicies refuses what must not be ignored.
 func checkPolicies(policies []*sourcepolicypb.Policy) error {
-	if slices.Contains(policies, nil) {
+	switch {
+	case slices.Contains(policies, nil):
 		return invalid("invalid nil source policy")
+	case len(policies) > 0:
+		return status.New(codes.Unimplemented, "source policies are not supported")
 	}
 	return nil
 }

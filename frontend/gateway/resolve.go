@@ -38,10 +38,9 @@ func (s *Server) ResolveImageConfig(ctx context.Context, req *gatewaypb.ResolveI
 	}
 	op := &pb.SourceOp{Identifier: scheme + req.GetRef(), Attrs: attrs}
 	meta, err := s.bridge.ResolveSourceMeta(ctx, op, client.ResolveOpt{
-		Platform:       decodePlatform(req.GetPlatform()),
-		LogName:        req.GetLogName(),
-		ResolveMode:    req.GetResolveMode(),
-		SourcePolicies: req.GetSourcePolicies(),
+		Platform:    decodePlatform(req.GetPlatform()),
+		LogName:     req.GetLogName(),
+		ResolveMode: req.GetResolveMode(),
 	})
 	if err != nil {
 		return nil, err
@@ -72,11 +71,10 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 		return nil, status.New(codes.Unimplemented, "checksums of http sources are not computed on request")
 	}
 	meta, err := s.bridge.ResolveSourceMeta(ctx, req.GetSource(), client.ResolveOpt{
-		Platform:       decodePlatform(req.GetPlatform()),
-		LogName:        req.GetLogName(),
-		ResolveMode:    req.GetResolveMode(),
-		SourcePolicies: req.GetSourcePolicies(),
-		NoConfig:       req.GetImage().GetNoConfig(),
+		Platform:    decodePlatform(req.GetPlatform()),
+		LogName:     req.GetLogName(),
+		ResolveMode: req.GetResolveMode(),
+		NoConfig:    req.GetImage().GetNoConfig(),
 	})
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/api/status"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
@@ -102,6 +103,14 @@ func TestSolveHandsTheRequestOver(t *testing.T) {
 	require.Equal(t, []client.CacheImport{{Type: "local", Attrs: map[string]string{"src": "d"}}}, got.CacheImports)
 	require.True(t, got.Evaluate)
 
+	for _, policies := range [][]*sourcepolicypb.Policy{{{}}, {{}, {}}} {
+		_, err = c.Solve(t.Context(), &gatewaypb.SolveRequest{SourcePolicies: policies})
+		require.EqualError(t, err, "source policies are not supported")
+		_, err = c.ResolveSourceMeta(t.Context(), &gatewaypb.ResolveSourceMetaRequest{Source: &pb.SourceOp{}, SourcePolicies: policies})
+		require.Equal(t, codes.Unimplemented, status.Code(err))
+		_, err = c.ResolveImageConfig(t.Context(), &gatewaypb.ResolveImageConfigRequest{SourcePolicies: policies})
+		require.Equal(t, codes.Unimplemented, status.Code(err))
+	}
 	_, err = c.Solve(t.Context(), &gatewaypb.SolveRequest{Definition: &pb.Definition{Def: [][]byte{{1}}}, Frontend: "f"})
 	require.EqualError(t, err, "cannot solve with both Definition and Frontend specified")
 }

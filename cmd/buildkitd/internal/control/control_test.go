@@ -139,16 +139,11 @@ func TestARequestIsDecoded(t *testing.T) {
 		},
 		"with caches named in the old way": {
 			&controlpb.SolveRequest{Frontend: "f", Cache: &controlpb.CacheOptions{
-				ExportRefDeprecated: "e", ExportAttrsDeprecated: map[string]string{"mode": "max"}, ImportRefsDeprecated: []string{"i"},
-				Exports: []*controlpb.CacheOptionsEntry{{Type: "inline"}},
-				Imports: []*controlpb.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{"src": "d"}}},
+				ImportRefsDeprecated: []string{"i"},
+				Imports:              []*controlpb.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{"src": "d"}}},
 			}},
 			solver.Request{
 				Frontend: "f",
-				CacheExports: []solver.RemoteCache{
-					{Type: "inline"},
-					{Type: "registry", Attrs: map[string]string{"ref": "e", "mode": "max"}},
-				},
 				CacheImports: []solver.RemoteCache{
 					{Type: "local", Attrs: map[string]string{"src": "d"}},
 					{Type: "registry", Attrs: map[string]string{"ref": "i"}},
@@ -185,7 +180,15 @@ func TestARequestThatCannotBeMetIsRefused(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"with a policy session":     {&controlpb.SolveRequest{Ref: "b", SourcePolicySession: "s"}, codes.Unimplemented, "source policies are not supported"},
+		"with a policy session": {&controlpb.SolveRequest{Ref: "b", SourcePolicySession: "s"}, codes.Unimplemented, "source policies are not supported"},
+		"with a remote cache to write": {
+			&controlpb.SolveRequest{Ref: "b", Cache: &controlpb.CacheOptions{Exports: []*controlpb.CacheOptionsEntry{{Type: "tape"}}}},
+			codes.InvalidArgument, `unknown cache exporter: "tape"`,
+		},
+		"with a remote cache to write, named in the old way": {
+			&controlpb.SolveRequest{Ref: "b", Cache: &controlpb.CacheOptions{ExportRefDeprecated: "r"}},
+			codes.InvalidArgument, `unknown cache exporter: "registry"`,
+		},
 		"on a proxied network":      {&controlpb.SolveRequest{Ref: "b", ProxyNetwork: true}, codes.Unimplemented, "proxied networks are not supported"},
 		"for old outputs":           {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 20}, codes.Unimplemented, "compatibility versions before 30 are not supported"},
 		"for outputs of no version": {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 31}, codes.InvalidArgument, "unknown compatibility version 31"},

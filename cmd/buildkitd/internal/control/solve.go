@@ -46,6 +46,9 @@ func checkSolve(req *controlpb.SolveRequest) error {
 	case req.GetProxyNetwork():
 		return unimplemented("proxied networks")
 	}
+	if exports := decodeCacheExports(req.GetCache()); len(exports) > 0 {
+		return invalid("unknown cache exporter: %q", exports[0].Type)
+	}
 	switch v := req.GetCompatibilityVersion(); v {
 	case 0, compatibility:
 		return nil
