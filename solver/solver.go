@@ -9,10 +9,208 @@
 package solver
 
 import (
-	"github.com/openbuildkit/buildkit/client/gateway"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
 
+	"google.golang.org/grpc/codes"
+
+	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/frontend"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/key"
+	"github.com/openbuildkit/buildkit/solver/op"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+	"github.com/openbuildkit/buildkit/worker"
 )
+
+// Config is what a Solver works with. Everything is required but the two lists.
+type Config struct {
+	Worker    *worker.Worker
+	Sessions  *session.Manager
+	Keys      *key.Store
+	Frontends frontend.Registry
+	Exporters exporter.Registry
+	// Entitlements are those that this daemon grants at all.
+	Entitlements []string
+	LogLimits    op.LogLimits
+}
+
+// Solver runs builds. Methods may be called concurrently.
+type Solver struct {
+	cfg       Config
+	scheduler *schedule.Scheduler
+
+	mu       sync.Mutex
+	jobs     map[string]*job
+	draining bool
+	// changed is closed and replaced when a job comes or goes.
+	changed chan struct{}
+}
+
+// New makes a Solver. It starts nothing.
+func New(cfg Config) *Solver {
+	ops := op.NewFactory(cfg.Worker, cfg.Sessions, cfg.LogLimits)
+	return &Solver{
+		cfg:       cfg,
+		scheduler: schedule.New(cfg.Keys, ops.New, ops.Load),
+		jobs:      map[string]*job{},
+		changed:   make(chan struct{}),
+	}
+}
+
+// Run does what is to be done in the background until ctx ends.
+func (s *Solver) Run(ctx context.Context) error {
+	s.cfg.Keys.Run(ctx)
+	return nil
+}
+
+// Busy returns how many builds are running.
+func (s *Solver) Busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, j := range s.jobs {
+		if !j.ended {
+			n++
+		}
+	}
+	return n
+}
+
+// errShutdown is what builds end with that outlast the daemon's patience.
+var errShutdown = status.New(codes.Unavailable, "daemon is shutting down")
+
+// Drain refuses new builds with Unavailable and waits for the running ones. When ctx ends those
+// that are left are cancelled, and waited for.
+func (s *Solver) Drain(ctx context.Context) {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	cancelled := false
+	for {
+		s.mu.Lock()
+		busy, changed := 0, s.changed
+		for _, j := range s.jobs {
+			if j.ended {
+				continue
+			}
+			busy++
+			if cancelled {
+				j.cancel(errShutdown)
+			}
+		}
+		s.mu.Unlock()
+		if busy == 0 {
+			break
+		}
+		if cancelled {
+			<-changed
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			cancelled = true
+		}
+	}
+	s.scheduler.Wait()
+}
+
+// statusWait is how long a listener may be ahead of its build.
+const statusWait = 6 * time.Second
+
+// feedGrace is how long the feed of a build can be read after its end: a listener asks in a call
+// of its own and may come late.
+const feedGrace = 15 * time.Second
+
+// Status calls emit with everything that a build tells, from its beginning to its end.
+func (s *Solver) Status(ctx context.Context, ref string, emit func(event.Batch) error) error {
+	j, err := s.await(ctx, ref, statusWait)
+	if err != nil {
+		return err
+	}
+	return j.feed.listen(ctx, emit)
+}
+
+// await returns the job of a ref, waiting for it to appear.
+func (s *Solver) await(ctx context.Context, ref string, patience time.Duration) (*job, error) {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		s.mu.Lock()
+		j, changed := s.jobs[ref], s.changed
+		s.mu.Unlock()
+		if j != nil {
+			return j, nil
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return nil, &status.UnknownJobError{ID: ref}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// register makes the job of a request known.
+func (s *Solver) register(j *job) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return errShutdown
+	}
+	if old := s.jobs[j.req.Ref]; old != nil && !old.ended {
+		return status.New(codes.AlreadyExists, fmt.Sprintf("job ID %s exists", j.req.Ref))
+	}
+	s.jobs[j.req.Ref] = j
+	s.notify()
+	return nil
+}
+
+func (s *Solver) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// retire marks a job as ended and forgets it a little later.
+func (s *Solver) retire(j *job) {
+	s.mu.Lock()
+	j.ended = true
+	s.notify()
+	s.mu.Unlock()
+	time.AfterFunc(feedGrace, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.jobs[j.req.Ref] == j {
+			delete(s.jobs, j.req.Ref)
+		}
+	})
+}
+
+// Solve runs a build to its end.
+func (s *Solver) Solve(ctx context.Context, req Request) (*Response, error) {
+	if req.Ref == "" {
+		return nil, status.New(codes.InvalidArgument, "build ref must be specified")
+	}
+	if req.Definition != nil && req.Frontend != "" {
+		return nil, status.New(codes.InvalidArgument, errBothGiven.Error())
+	}
+	j, err := s.newJob(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return j.run()
+}
+
+var errBothGiven = errors.New("cannot solve with both Definition and Frontend specified")
 
 // Request asks for one build.
 type Request struct {

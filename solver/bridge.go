@@ -1,0 +1,175 @@
+package solver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
+	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/worker/source"
+)
+
+// bridge is the daemon as one frontend of a job sees it.
+type bridge struct {
+	job    *job
+	opts   map[string]string
+	inputs map[string]*pb.Definition
+}
+
+var _ gateway.Client = (*bridge)(nil)
+
+// Solve asks for a result. References of it are lazy.
+func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	res, err := b.solve(ctx, req)
+	if err != nil || !req.Evaluate {
+		return res, err
+	}
+	return res, res.EachRef(func(_ string, ref gateway.Reference) error { return ref.Evaluate(ctx) })
+}
+
+func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	definition := req.Definition != nil && req.Definition.Def != nil
+	switch {
+	case definition && req.Frontend != "":
+		return nil, status.New(codes.InvalidArgument, errBothGiven.Error())
+	case definition:
+		ref, err := b.load(req.Definition)
+		if err != nil {
+			return nil, err
+		}
+		return &gateway.Result{Ref: ref}, nil
+	case req.Frontend != "":
+		return b.frontend(ctx, req)
+	}
+	return &gateway.Result{}, nil
+}
+
+// load checks a definition and makes its vertices part of the job.
+func (b *bridge) load(def *pb.Definition) (*reference, error) {
+	g, err := graph.Load(def, graph.Opt{
+		Platform:     b.job.solver.platform(),
+		Capabilities: gwserver.CheckLLB,
+	})
+	if err != nil {
+		return nil, status.WithCode(err, codes.InvalidArgument)
+	}
+	if err := b.job.admit(g); err != nil {
+		return nil, err
+	}
+	edge, err := b.job.sched.Load(g)
+	if err != nil {
+		return nil, err
+	}
+	return &reference{job: b.job, edge: edge, def: def}, nil
+}
+
+func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	fe := b.job.solver.cfg.Frontends[req.Frontend]
+	if fe == nil {
+		return nil, status.New(codes.InvalidArgument, "invalid frontend: "+req.Frontend)
+	}
+	for name, def := range req.FrontendInputs {
+		if def == nil {
+			return nil, status.New(codes.InvalidArgument, fmt.Sprintf("invalid nil input definition to definition op: %s", name))
+		}
+	}
+	b.job.noteFrontend(req.Frontend)
+	res, err := fe(ctx, &bridge{job: b.job, opts: req.FrontendOpt, inputs: req.FrontendInputs})
+	if err != nil {
+		return nil, status.WithFrontend(err, req.Frontend, req.FrontendOpt["source"])
+	}
+	if res == nil {
+		res = &gateway.Result{}
+	}
+	return res, nil
+}
+
+// imageResolver is what the image source offers besides being a source.
+type imageResolver interface {
+	ResolveMeta(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, mode string, env source.Env) (digest.Digest, []byte, error)
+}
+
+// ResolveSourceMeta resolves a source without loading it.
+func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
+	if op == nil {
+		return nil, status.New(codes.InvalidArgument, "source is required")
+	}
+	platform := b.job.solver.platform()
+	if opt.Platform != nil {
+		platform = platforms.Normalize(*opt.Platform)
+	}
+	src, _, err := b.job.solver.cfg.Worker.Sources.Parse(op, platform)
+	if err != nil {
+		return nil, err
+	}
+	meta := &gateway.SourceMeta{Op: op}
+	images, ok := src.(imageResolver)
+	if !ok {
+		return meta, nil
+	}
+	name := opt.LogName
+	if name == "" {
+		name = "resolve image config for " + op.Identifier
+	}
+	id := name
+	if opt.Platform != nil {
+		id += platforms.Format(platform)
+	}
+	scope := event.NewScope(b.job.feed, digest.FromString(id))
+	done := scope.Start(name, nil)
+	blobs := &blob.Sources{}
+	b.job.sched.AddBlobs(blobs)
+	dgst, config, err := images.ResolveMeta(ctx, op, platform, opt.ResolveMode, source.Env{
+		Sessions: b.job.sessions, Scope: scope, Blobs: blobs,
+	})
+	if err = done(err); err != nil {
+		return nil, err
+	}
+	meta.Image = &gateway.ImageMeta{Digest: dgst}
+	if !opt.NoConfig {
+		meta.Image.Config = config
+	}
+	return meta, nil
+}
+
+// BuildOpts tells what the build was asked for.
+func (b *bridge) BuildOpts() gateway.BuildOpts {
+	w := b.job.solver.cfg.Worker
+	return gateway.BuildOpts{
+		Opts:      b.opts,
+		SessionID: b.job.req.Session,
+		Workers:   []gateway.WorkerInfo{{ID: w.ID, Labels: w.Labels, Platforms: w.Platforms}},
+		Product:   "buildkit",
+		LLBCaps:   gwserver.LLBCaps(),
+		Caps:      gwserver.Caps(),
+	}
+}
+
+// Inputs returns the definitions given to the frontend.
+func (b *bridge) Inputs(context.Context) (map[string]*pb.Definition, error) { return b.inputs, nil }
+
+// NewContainer is not offered yet: the capability is not advertised.
+func (b *bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
+	return nil, status.New(codes.Unimplemented, "containers of frontends are not supported")
+}
+
+// Warn tells the listeners of the build of a warning.
+func (b *bridge) Warn(_ context.Context, dgst digest.Digest, msg string, opt gateway.WarnOpt) error {
+	event.NewScope(b.job.feed, dgst).Warn(event.Warning{
+		Level: opt.Level, Short: []byte(msg), Detail: opt.Detail, URL: opt.URL, Source: opt.Source, Ranges: opt.Ranges,
+	})
+	return nil
+}
+
+// platform returns the platform of what names none.
+func (s *Solver) platform() ocispec.Platform { return s.cfg.Worker.Platforms[0] }

@@ -1,0 +1,106 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/solver/op"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+)
+
+// export hands the result to every exporter at once and returns what they answer. An exporter
+// that finds a tree lost makes the job build it anew.
+func (j *job) export(ctx context.Context, res *gateway.Result) (map[string]string, error) {
+	response := map[string]string{}
+	if len(j.outputs) == 0 {
+		return response, nil
+	}
+	var mu sync.Mutex
+	var finals []func(context.Context) error
+	eg, egctx := errgroup.WithContext(ctx)
+	for i, inst := range j.outputs {
+		eg.Go(func() error {
+			resp, final, err := j.exportOne(egctx, i, inst, res)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for k, v := range resp {
+				response[k] = v
+			}
+			if final != nil {
+				finals = append(finals, final)
+			}
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	eg, egctx = errgroup.WithContext(ctx)
+	for _, final := range finals {
+		eg.Go(func() error { return final(egctx) })
+	}
+	return response, eg.Wait()
+}
+
+func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result) (resp map[string]string, final func(context.Context) error, err error) {
+	scope := event.NewScope(j.feed, digest.FromString(fmt.Sprintf("%s-export-%d", j.req.Session, id)))
+	done := scope.Start(inst.Name(), nil)
+	err = j.withTrees(ctx, res, func(trees *exporter.Result) error {
+		var err error
+		resp, final, err = inst.Export(ctx, trees, exporter.Env{
+			ID:       id,
+			Sessions: j.sessions,
+			Access:   cache.Access{Sessions: j.sessions, Blobs: j.sched},
+			Scope:    scope,
+			Platform: j.solver.platform(),
+		})
+		return err
+	})
+	return resp, final, done(err)
+}
+
+// withTrees calls fn with the trees of a result.
+func (j *job) withTrees(ctx context.Context, res *gateway.Result, fn func(*exporter.Result) error) error {
+	var edges []schedule.Edge
+	var ids []string
+	err := res.EachRef(func(id string, ref gateway.Reference) error {
+		mine, ok := ref.(*reference)
+		if !ok || mine.job != j {
+			return errors.New("result holds a reference of another build")
+		}
+		edges, ids = append(edges, mine.edge), append(ids, id)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return j.sched.Use(ctx, edges, func(results []schedule.Result) error {
+		trees := &exporter.Result{Metadata: res.Metadata}
+		if res.Refs != nil {
+			trees.Refs = map[string]*cache.Ref{}
+			for id := range res.Refs {
+				trees.Refs[id] = nil
+			}
+		}
+		for i, r := range results {
+			if ids[i] == "" && res.Ref != nil {
+				trees.Ref = op.Ref(r)
+				continue
+			}
+			trees.Refs[ids[i]] = op.Ref(r)
+		}
+		return fn(trees)
+	})
+}

@@ -1,0 +1,200 @@
+package solver
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"github.com/openbuildkit/buildkit/api/entitlement"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+)
+
+// job is one build from its request to its end.
+type job struct {
+	solver   *Solver
+	req      Request
+	sessions session.Group
+	feed     *feed
+	sched    *schedule.Job
+	grants   entitlement.Grants
+	outputs  []exporter.Instance
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	frontend string
+
+	// ended is guarded by the solver's lock.
+	ended bool
+}
+
+// newJob admits a request: what is wrong with it is told before anything is done.
+func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
+	grants, err := entitlement.Grant(s.cfg.Entitlements, req.Entitlements)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{solver: s, req: req, feed: newFeed(), grants: grants}
+	for _, e := range req.Exporters {
+		inst, err := s.cfg.Exporters.Resolve(e.Type, exporterAttrs(req, e.Attrs))
+		if err != nil {
+			return nil, err
+		}
+		j.outputs = append(j.outputs, inst)
+	}
+	var ids session.IDs
+	if req.Session != "" {
+		ids = session.IDs{req.Session}
+	}
+	j.sessions = ids
+	j.ctx, j.cancel = context.WithCancelCause(ctx)
+	if err := s.register(j); err != nil {
+		j.cancel(err)
+		return nil, err
+	}
+	j.sched = s.scheduler.NewJob(ids, j.feed, j)
+	return j, nil
+}
+
+// exporterAttrs returns the attributes with the time that the user set for the whole build.
+func exporterAttrs(req Request, attrs map[string]string) map[string]string {
+	const key = "source-date-epoch"
+	epoch, ok := req.FrontendOpt["build-arg:SOURCE_DATE_EPOCH"]
+	if _, set := attrs[key]; set || !ok || !isInteger(epoch) {
+		return attrs
+	}
+	out := map[string]string{key: epoch}
+	for k, v := range attrs {
+		out[k] = v
+	}
+	return out
+}
+
+func isInteger(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// run builds, exports and releases. A panic ends this build only.
+func (j *job) run() (resp *Response, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			resp, err = nil, status.WithStack(fmt.Errorf("build panicked: %v\n%s", r, debug.Stack()))
+		}
+	}()
+	defer j.solver.retire(j)
+	defer j.feed.close()
+	defer j.sched.Close()
+	stop := j.watchSession()
+	defer stop()
+	resp, err = j.build(j.ctx)
+	if err != nil && j.ctx.Err() != nil {
+		// Why the build was ended says more than what failed because of it.
+		err = j.causeOf(err)
+	}
+	return resp, err
+}
+
+func (j *job) causeOf(err error) error {
+	cause := context.Cause(j.ctx)
+	if cause == context.Canceled { //nolint:errorlint // the bare sentinel says nothing by itself
+		return err
+	}
+	return cause
+}
+
+// watchSession ends the build when the session of its client does.
+func (j *job) watchSession() (stop func()) {
+	if j.req.Session == "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(j.ctx)
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		c, err := j.solver.cfg.Sessions.Get(ctx, j.req.Session)
+		if err != nil {
+			// A build that needs no session does not miss it; others say so themselves.
+			return
+		}
+		select {
+		case <-c.Done():
+			j.cancel(c.Err())
+		case <-ctx.Done():
+		}
+	}()
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// build produces the result and exports it.
+func (j *job) build(ctx context.Context) (*Response, error) {
+	res, err := j.produce(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := res.EachRef(func(_ string, ref gateway.Reference) error { return ref.Evaluate(ctx) }); err != nil {
+		return nil, err
+	}
+	response, err := j.export(ctx, res)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range res.Metadata {
+		if strings.HasPrefix(k, "frontend.") {
+			response[k] = string(v)
+		}
+	}
+	return &Response{Exporter: response}, nil
+}
+
+// produce returns the result of the definition, the frontend or the client's own frontend.
+func (j *job) produce(ctx context.Context) (*gateway.Result, error) {
+	b := &bridge{job: j, opts: j.req.FrontendOpt, inputs: j.req.FrontendInputs}
+	if j.req.Definition != nil || j.req.Frontend != "" {
+		return b.Solve(ctx, gateway.SolveRequest{
+			Definition:     j.req.Definition,
+			Frontend:       j.req.Frontend,
+			FrontendOpt:    j.req.FrontendOpt,
+			FrontendInputs: j.req.FrontendInputs,
+		})
+	}
+	if j.req.Build == nil {
+		return &gateway.Result{}, nil
+	}
+	res, err := j.req.Build(ctx, b)
+	if res == nil {
+		res = &gateway.Result{}
+	}
+	return res, err
+}
+
+// admit checks that the vertices of a graph ask for nothing that the build was not granted. It is
+// done for each job before it joins a vertex that others may be working on.
+func (j *job) admit(g *graph.Graph) error {
+	for _, v := range g.Vertices {
+		if err := j.grants.CheckOp(v.Op); err != nil {
+			return fmt.Errorf("failed to load LLB: %w", err)
+		}
+	}
+	return nil
+}
+
+func (j *job) noteFrontend(name string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.frontend == "" {
+		j.frontend = name
+	}
+}

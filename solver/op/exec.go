@@ -1,0 +1,270 @@
+package op
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/cache/checksum"
+	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+	"github.com/openbuildkit/buildkit/worker"
+)
+
+const execKind = "buildkit.exec.v0"
+
+// execOp runs a process in a container.
+type execOp struct {
+	f  *Factory
+	v  *graph.Vertex
+	op *pb.ExecOp
+}
+
+// Static is true.
+func (o *execOp) Static() bool { return true }
+
+// Identify describes the op by what changes its result: not by addresses of extra hosts, proxy
+// settings or resource limits, and not by selectors, which are part of the inputs.
+func (o *execOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, error) {
+	inputs, err := o.inputIdentities()
+	if err != nil {
+		return nil, err
+	}
+	op := proto.CloneOf(o.op)
+	op.Meta.ProxyEnv = nil
+	for _, h := range op.Meta.ExtraHosts {
+		h.IP = ""
+	}
+	for _, m := range op.Mounts {
+		m.Selector = ""
+		m.ResultID = ""
+		if m.MountType == pb.MountType_CACHE {
+			normaliseCacheOpt(m)
+		}
+	}
+	if len(op.Mounts) == 1 && isPlainRoot(op.Mounts[0]) {
+		op.Mounts = nil
+	}
+	key, err := opKey(execKind, op, o.v.Op.Platform)
+	if err != nil {
+		return nil, err
+	}
+	return &schedule.Identity{Keys: []digest.Digest{key}, Inputs: inputs}, nil
+}
+
+// normaliseCacheOpt keeps the id of a cache mount, perhaps behind a namespace, only where it is
+// the default one and shared: any other is a name that changes nothing about the result.
+func normaliseCacheOpt(m *pb.Mount) {
+	opt := m.CacheOpt
+	if opt == nil {
+		return
+	}
+	id := opt.ID
+	if ns, dest, ok := strings.Cut(id, "/"); ok && ns != "" {
+		id = "/" + dest
+	}
+	if id == m.Dest && opt.Sharing == pb.CacheSharingOpt_SHARED {
+		return
+	}
+	m.CacheOpt = &pb.CacheOpt{}
+}
+
+func isPlainRoot(m *pb.Mount) bool {
+	return proto.Equal(m, &pb.Mount{Input: 0, Dest: "/", Output: 0})
+}
+
+func (o *execOp) inputIdentities() ([]schedule.InputIdentity, error) {
+	type use struct {
+		selectors []string
+		content   bool
+	}
+	uses := make([]use, len(o.v.Inputs))
+	for _, m := range o.op.Mounts {
+		if m.Input < 0 {
+			continue
+		}
+		if m.Input >= int64(len(uses)) {
+			return nil, fmt.Errorf("invalid mountinput %s", m)
+		}
+		u := &uses[m.Input]
+		sel := path.Join("/", m.Selector)
+		u.selectors = append(u.selectors, sel)
+		var err error
+		if u.content, err = contentDecides(m, sel); err != nil {
+			return nil, err
+		}
+	}
+	ids := make([]schedule.InputIdentity, len(uses))
+	for i, u := range uses {
+		slices.Sort(u.selectors)
+		sels := slices.Compact(u.selectors)
+		if !slices.Equal(sels, []string{"/"}) {
+			ids[i].Selector = strings.Join(sels, ",")
+		}
+		if u.content {
+			ids[i].Content = o.f.digestPaths(sels)
+		}
+	}
+	return ids, nil
+}
+
+// contentDecides tells whether a mount may be identified by the content it shows. It may not if
+// the rest of the tree, which it does not show, becomes part of the result.
+func contentDecides(m *pb.Mount, sel string) (bool, error) {
+	safe := m.Output == -1 || m.Readonly || sel == "/"
+	switch m.ContentCache {
+	case pb.MountContentCache_OFF:
+		return false, nil
+	case pb.MountContentCache_ON:
+		if !safe {
+			return false, fmt.Errorf("invalid mount cache content %s", m)
+		}
+		return true, nil
+	default:
+		return safe && m.Dest != "/", nil
+	}
+}
+
+// digestPaths returns the function that digests what is found at paths.
+func (f *Factory) digestPaths(paths []string) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
+	return func(ctx context.Context, env *schedule.Env, r schedule.Result) (digest.Digest, error) {
+		h := digest.Canonical.Digester()
+		for _, p := range paths {
+			d, err := f.worker.Checksums.Digest(ctx, Ref(r), p, checksum.Opt{FollowLinks: true}, env.Access())
+			if err != nil {
+				return "", checksumError(r, err)
+			}
+			_, _ = fmt.Fprintf(h.Hash(), "%s\x00%s\x00", p, d)
+		}
+		return h.Digest(), nil
+	}
+}
+
+func checksumError(r schedule.Result, err error) error {
+	return fmt.Errorf("failed to calculate checksum of ref %s: %w", r.ID(), err)
+}
+
+// Run runs the process.
+func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.Result) (_ []schedule.Result, err error) {
+	ms := &execMounts{f: o.f, v: o.v, op: o.op, env: env, inputs: inputs}
+	defer func() {
+		if rerr := ms.release(); err == nil {
+			err = rerr
+		}
+	}()
+	if err := ms.prepare(ctx); err != nil {
+		return nil, err
+	}
+	secretEnv, err := o.secretEnv(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	release, err := o.f.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	logs := newLogs(env.Scope, o.f.limits)
+	err = o.f.worker.Runtime.Run(ctx, o.container(ms), o.process(secretEnv, logs), nil)
+	logs.close(err != nil)
+	if err != nil {
+		return nil, worker.ProcessError(o.op.Meta.Args, err)
+	}
+	return ms.commit(ctx)
+}
+
+func (o *execOp) container(ms *execMounts) worker.Container {
+	m := o.op.Meta
+	c := worker.Container{
+		Root:                 ms.root,
+		Mounts:               ms.mounts,
+		ReadonlyRoot:         ms.readonlyRoot,
+		Hostname:             m.Hostname,
+		ExtraHosts:           m.ExtraHosts,
+		Network:              o.op.Network,
+		Security:             o.op.Security,
+		CgroupParent:         m.CgroupParent,
+		Ulimits:              m.Ulimit,
+		Resources:            o.v.Resources,
+		Devices:              o.op.CdiDevices,
+		RemoveStubsRecursive: m.RemoveMountStubsRecursive,
+	}
+	if c.CgroupParent == "" {
+		c.CgroupParent = o.f.worker.CgroupParent
+	}
+	return c
+}
+
+func (o *execOp) process(secretEnv []string, logs *logs) worker.Process {
+	m := o.op.Meta
+	env := slices.Concat(m.Env, proxyEnv(m.ProxyEnv), secretEnv)
+	if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
+		env = append(env, "PATH="+defaultPath)
+	}
+	return worker.Process{
+		Args:           m.Args,
+		Env:            env,
+		User:           m.User,
+		Cwd:            m.Cwd,
+		Stdout:         logs.writer(event.Stdout),
+		Stderr:         logs.writer(event.Stderr),
+		ValidExitCodes: m.ValidExitCodes,
+	}
+}
+
+// defaultPath is what a process finds programs by if the user said nothing.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// proxyEnv returns the variables that tell programs of a proxy, in both spellings.
+func proxyEnv(p *pb.ProxyEnv) []string {
+	var env []string
+	add := func(name, value string) {
+		if value != "" {
+			env = append(env, name+"="+value, strings.ToLower(name)+"="+value)
+		}
+	}
+	add("HTTP_PROXY", p.GetHttpProxy())
+	add("HTTPS_PROXY", p.GetHttpsProxy())
+	add("FTP_PROXY", p.GetFtpProxy())
+	add("NO_PROXY", p.GetNoProxy())
+	add("ALL_PROXY", p.GetAllProxy())
+	return env
+}
+
+// secretEnv reads the secrets that are given as variables. An optional one that is missing is an
+// empty variable.
+func (o *execOp) secretEnv(ctx context.Context, env *schedule.Env) ([]string, error) {
+	var out []string
+	for _, s := range o.op.Secretenv {
+		if s == nil || s.Name == "" {
+			return nil, errors.New("secret environment variable without a name")
+		}
+		if s.ID == "" {
+			return nil, fmt.Errorf("secret ID missing for %q environment variable", s.Name)
+		}
+		data, err := secrets.Get(ctx, o.f.sessions, env, s.ID)
+		if err != nil {
+			if isSecretMissing(err) && s.Optional {
+				data = nil
+			} else {
+				return nil, &schedule.RequesterError{Err: err}
+			}
+		}
+		out = append(out, s.Name+"="+string(data))
+	}
+	return out, nil
+}
+
+func isSecretMissing(err error) bool {
+	var nf *secrets.NotFoundError
+	return errors.As(err, &nf)
+}

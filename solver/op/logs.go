@@ -1,0 +1,131 @@
+package op
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/openbuildkit/buildkit/api/event"
+)
+
+// LogLimits bound the output of one step that is shown live; -1 is unlimited.
+type LogLimits struct {
+	// Size is in bytes.
+	Size int64
+	// Speed is in bytes per second, averaged over the life of the step.
+	Speed int64
+}
+
+// DefaultLogLimits are 2 MiB, at 200 KiB a second.
+var DefaultLogLimits = LogLimits{Size: 2 << 20, Speed: 200 << 10}
+
+// LogLimitsFromEnv reads the environment variables that change the default.
+func LogLimitsFromEnv(getenv func(string) string) LogLimits {
+	l := DefaultLogLimits
+	if n, err := strconv.ParseInt(getenv("BUILDKIT_STEP_LOG_MAX_SIZE"), 10, 64); err == nil {
+		l.Size = n
+	}
+	if n, err := strconv.ParseInt(getenv("BUILDKIT_STEP_LOG_MAX_SPEED"), 10, 64); err == nil {
+		l.Speed = n
+	}
+	return l
+}
+
+// tailSize is how much of clipped output is shown at the end of a step that failed.
+const tailSize = 256 << 10
+
+// logs is the output of one step on its way to those who watch.
+type logs struct {
+	scope  event.Scope
+	limits LogLimits
+	start  time.Time
+
+	mu      sync.Mutex
+	sent    int64
+	clipped bool
+	tail    []byte
+	stream  int
+}
+
+func newLogs(scope event.Scope, limits LogLimits) *logs {
+	return &logs{scope: scope, limits: limits, start: time.Now()}
+}
+
+func (l *logs) writer(stream int) io.Writer { return logWriter{l, stream} }
+
+type logWriter struct {
+	l      *logs
+	stream int
+}
+
+// Write never fails and never waits.
+func (w logWriter) Write(p []byte) (int, error) {
+	w.l.write(w.stream, p)
+	return len(p), nil
+}
+
+func (l *logs) write(stream int, p []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.clipped {
+		l.keep(stream, p)
+		return
+	}
+	room, why := l.room(int64(len(p)))
+	if room > 0 {
+		l.scope.Log(stream, append([]byte(nil), p[:room]...))
+		l.sent += room
+	}
+	if why != "" {
+		l.clipped = true
+		l.scope.Log(stream, fmt.Appendf(nil, "\n[output clipped, log limit %s reached]\n", why))
+		l.keep(stream, p[room:])
+	}
+}
+
+// room returns how much of n bytes may be sent, and, if that is not all, which limit says so.
+func (l *logs) room(n int64) (int64, string) {
+	if l.limits.Size >= 0 && l.sent+n > l.limits.Size {
+		return max(0, l.limits.Size-l.sent), sizeText(l.limits.Size)
+	}
+	if l.limits.Speed >= 0 {
+		// The first second counts whole, so that short bursts pass.
+		seconds := max(1, time.Since(l.start).Seconds())
+		if allowed := int64(seconds * float64(l.limits.Speed)); l.sent+n > allowed {
+			return max(0, allowed-l.sent), sizeText(l.limits.Speed) + "/s"
+		}
+	}
+	return n, ""
+}
+
+func sizeText(n int64) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", n>>10)
+	default:
+		return fmt.Sprintf("%dB", n)
+	}
+}
+
+// keep remembers the end of what is not sent.
+func (l *logs) keep(stream int, p []byte) {
+	l.stream = stream
+	l.tail = append(l.tail, p...)
+	if len(l.tail) > 2*tailSize {
+		l.tail = append([]byte(nil), l.tail[len(l.tail)-tailSize:]...)
+	}
+}
+
+// close ends the output. What was clipped last is shown if the step failed.
+func (l *logs) close(failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if failed && len(l.tail) > 0 {
+		l.scope.Log(l.stream, l.tail[max(0, len(l.tail)-tailSize):])
+	}
+	l.tail = nil
+}

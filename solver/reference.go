@@ -1,0 +1,64 @@
+package solver
+
+import (
+	"context"
+
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/solver/op"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+)
+
+// reference is an output of a graph in the hands of a frontend. It is lazy: nothing is done for
+// it until it is read or evaluated.
+type reference struct {
+	job  *job
+	edge schedule.Edge
+	def  *pb.Definition
+}
+
+var _ gateway.Reference = (*reference)(nil)
+
+// Definition returns the LLB of the reference.
+func (r *reference) Definition() *pb.Definition { return r.def }
+
+// Evaluate computes the tree.
+func (r *reference) Evaluate(ctx context.Context) error {
+	return r.use(ctx, func(*cache.Ref) error { return nil })
+}
+
+// use calls fn with the tree, nil for the empty one, and again with the tree made anew if fn
+// finds it lost.
+func (r *reference) use(ctx context.Context, fn func(*cache.Ref) error) error {
+	return r.job.sched.Use(ctx, []schedule.Edge{r.edge}, func(res []schedule.Result) error { return fn(op.Ref(res[0])) })
+}
+
+// ReadFile returns a file or a part of it.
+func (r *reference) ReadFile(ctx context.Context, req gateway.ReadRequest) (data []byte, err error) {
+	err = r.browse(ctx, func(root string) (err error) {
+		data, err = readFile(root, req)
+		return err
+	})
+	return data, err
+}
+
+// ReadDir lists a directory.
+func (r *reference) ReadDir(ctx context.Context, req gateway.ReadDirRequest) (entries []*fstypes.Stat, err error) {
+	err = r.browse(ctx, func(root string) (err error) {
+		entries, err = readDir(root, req)
+		return err
+	})
+	return entries, err
+}
+
+// StatFile describes a path.
+func (r *reference) StatFile(ctx context.Context, path string) (st *fstypes.Stat, err error) {
+	err = r.browse(ctx, func(root string) (err error) {
+		st, err = statFile(root, path)
+		return err
+	})
+	return st, err
+}
