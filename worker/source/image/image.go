@@ -17,9 +17,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/leases"
 	ctdreference "github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -36,11 +34,9 @@ const Scheme = "docker-image"
 
 // Config is what the source works with.
 type Config struct {
+	// Cache holds the trees, and in its content store manifests and configs.
 	Cache    *cache.Manager
 	Registry *registry.Client
-	// Content keeps manifests and configs, protected by Leases.
-	Content content.Store
-	Leases  leases.Manager
 	// Images is the worker's store of named images; nil if it has none.
 	Images Images
 }

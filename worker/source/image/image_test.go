@@ -1,6 +1,8 @@
 package image
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +10,12 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -23,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -31,8 +36,11 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
+	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
+	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
 
@@ -139,9 +147,9 @@ func keys(t *testing.T, ctx context.Context, s *Source, ref string, attrs map[st
 }
 
 func TestKeys(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	img := imageFor(t, "linux/amd64", 3)
 	dgst := srv.push(t, "a/b:1", img)
 	srv.push(t, "a/b:2", img)
@@ -177,9 +185,9 @@ func TestKeys(t *testing.T) {
 }
 
 func TestResolveOncePerBuild(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	dgst := srv.push(t, "a/b:1", imageFor(t, "linux/amd64", 1))
 	ref := srv.addr + "/a/b:1"
 
@@ -210,9 +218,9 @@ func TestResolveOncePerBuild(t *testing.T) {
 }
 
 func TestResolveShowsAndOffersLayers(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	img := imageFor(t, "linux/amd64", 2)
 	srv.push(t, "a/b:1", img)
 	var seen []string
@@ -239,9 +247,9 @@ func TestResolveShowsAndOffersLayers(t *testing.T) {
 }
 
 func TestPlatforms(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	srv.push(t, "multi:1", indexFor(t, "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8", "linux/amd64"))
 	single := srv.push(t, "single:1", imageFor(t, "linux/amd64", 1))
 	nested := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: indexFor(t, "linux/s390x", "linux/amd64")})
@@ -289,14 +297,14 @@ func (n named) Get(_ context.Context, ref string) (images.Image, error) {
 }
 
 func TestResolveModes(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
 	reg := registry.New(registry.Config{})
 	dgst := srv.push(t, "a/b:1", imageFor(t, "linux/amd64", 1))
 	pinned := srv.addr + "/a/b:1@" + dgst.String()
-	_, err := keys(t, ctx, st.source(Config{Registry: reg}), pinned, nil, source.Env{})
+	_, err := keys(t, ctx, New(Config{Cache: st, Registry: reg}), pinned, nil, source.Env{})
 	require.NoError(t, err)
-	data, err := st.content.Info(ctx, dgst)
+	data, err := st.Content().Info(ctx, dgst)
 	require.NoError(t, err)
 	local := named{srv.addr + "/a/b:1": {Digest: dgst, Size: data.Size, MediaType: ocispec.MediaTypeImageManifest}}
 
@@ -320,7 +328,7 @@ func TestResolveModes(t *testing.T) {
 			srv.requests.Store(0)
 			srv.down.Store(tc.down)
 			defer srv.down.Store(false)
-			src := st.source(Config{Registry: reg, Images: tc.images})
+			src := New(Config{Cache: st, Registry: reg, Images: tc.images})
 			_, err := keys(t, ctx, src, srv.addr+"/"+tc.ref, map[string]string{pb.AttrImageResolveMode: tc.mode}, source.Env{})
 			if tc.err != "" {
 				require.ErrorContains(t, err, tc.err)
@@ -333,27 +341,96 @@ func TestResolveModes(t *testing.T) {
 }
 
 func TestManifestsAreKeptForAWhileOnly(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	dgst := srv.push(t, "a/b:1", imageFor(t, "linux/amd64", 1))
 	_, err := keys(t, ctx, src, srv.addr+"/a/b:1", nil, source.Env{})
 	require.NoError(t, err)
-	_, err = st.db.GarbageCollect(ctx)
+	_, err = st.Content().Info(ctx, dgst)
 	require.NoError(t, err)
-	_, err = st.content.Info(ctx, dgst)
-	require.NoError(t, err, "protected by a lease")
-	all, err := st.leases.List(ctx, "labels."+`"`+labelTemporary+`"`)
+	all, err := st.Leases().List(ctx, `labels."`+labelTemporary+`"`)
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	for _, l := range all {
-		require.Contains(t, l.Labels, "containerd.io/gc.expire")
-		require.NoError(t, st.leases.Delete(ctx, l))
+		until, err := time.Parse(time.RFC3339, l.Labels["containerd.io/gc.expire"])
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now().Add(keepTime), until, time.Minute)
 	}
-	_, err = st.db.GarbageCollect(ctx)
+}
+
+func TestFetch(t *testing.T) {
+	ctx, st := t.Context(), newCache(t)
+	s := registrytest.Start(t, registrytest.Options{})
+	var layers []v1.Layer
+	for i := range 3 {
+		layers = append(layers, tarLayer(t, fmt.Sprint("file", i), fmt.Sprint("text", i)))
+	}
+	img, err := mutate.AppendLayers(empty.Image, layers...)
 	require.NoError(t, err)
-	_, err = st.content.Info(ctx, dgst)
-	require.ErrorIs(t, err, errdefs.ErrNotFound)
+	ref, err := name.ParseReference(s.Addr + "/a/b:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(ref, img))
+
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
+	fetch := func(attrs map[string]string) (*cache.Ref, *blob.Sources) {
+		id, err := src.Parse(Scheme, ref.String(), attrs, amd64)
+		require.NoError(t, err)
+		blobs := &blob.Sources{}
+		inst, err := src.Instance(id, source.Env{Blobs: blobs})
+		require.NoError(t, err)
+		_, _, err = inst.Key(ctx, 0)
+		require.NoError(t, err)
+		tree, err := inst.Fetch(ctx)
+		require.NoError(t, err)
+		return tree, blobs
+	}
+	tree, blobs := fetch(map[string]string{pb.AttrImageRecordType: "frontend"})
+	defer func() { require.NoError(t, tree.Release(ctx)) }()
+	require.Equal(t, "pulled from "+ref.String(), tree.Description().Text)
+	require.Equal(t, cache.Frontend, tree.Description().Type)
+	for _, l := range layers {
+		dgst, err := l.Digest()
+		require.NoError(t, err)
+		_, err = st.Content().Info(ctx, digest.Digest(dgst.String()))
+		require.ErrorIs(t, err, errdefs.ErrNotFound, "layers stay where they are")
+	}
+	m, err := tree.Mount(ctx, true, cache.Access{Blobs: blobs})
+	require.NoError(t, err)
+	dir, unmount, err := snapshot.MountTemp(m)
+	require.NoError(t, err)
+	for i := range 3 {
+		data, err := os.ReadFile(fmt.Sprint(dir, "/file", i))
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprint("text", i), string(data))
+	}
+	require.NoError(t, unmount())
+
+	limited, _ := fetch(map[string]string{pb.AttrImageLayerLimit: "2"})
+	parent := tree.Parent()
+	require.Equal(t, parent.ID(), limited.ID(), "the same layers are the same record")
+	require.NoError(t, parent.Release(ctx))
+	require.NoError(t, limited.Release(ctx))
+
+	require.NoError(t, remote.Write(ref, empty.Image))
+	none, _ := fetch(nil)
+	require.Nil(t, none, "an image without layers is the empty tree")
+}
+
+// tarLayer is a layer of one file.
+func tarLayer(t *testing.T, file, text string) v1.Layer {
+	t.Helper()
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		buf := &bytes.Buffer{}
+		w := tar.NewWriter(buf)
+		err := errors.Join(
+			w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file, Size: int64(len(text)), Mode: 0o644}),
+			func() error { _, err := io.WriteString(w, text); return err }(),
+			w.Close())
+		return io.NopCloser(buf), err
+	})
+	require.NoError(t, err)
+	return l
 }
 
 func TestParseErrors(t *testing.T) {
@@ -381,9 +458,9 @@ func TestParseErrors(t *testing.T) {
 }
 
 func TestErrorsOfAttributes(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	dgst := srv.push(t, "a/b:1", imageFor(t, "linux/amd64", 2))
 	ref := srv.addr + "/a/b:1"
 	_, err := keys(t, ctx, src, ref, map[string]string{pb.AttrImageLayerLimit: "3"}, source.Env{})
@@ -402,8 +479,8 @@ func (r raw) MediaType() (types.MediaType, error) {
 }
 
 func TestBadImages(t *testing.T) {
-	ctx, st := newStore(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	ctx, st := t.Context(), newCache(t)
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	zero := "sha256:" + strings.Repeat("0", 64)
 	desc := func(media, dgst string) string {
 		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":2}`, media, dgst)
@@ -462,9 +539,9 @@ func TestBadConfigs(t *testing.T) {
 }
 
 func TestNestingIsBounded(t *testing.T) {
-	ctx, st := newStore(t)
+	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
-	src := st.source(Config{Registry: registry.New(registry.Config{})})
+	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	idx := indexFor(t, "linux/amd64")
 	for range maxDepth + 1 {
 		idx = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: idx})

@@ -29,7 +29,7 @@ func (s *Source) puller(id *Identifier, env source.Env) *puller {
 	return &puller{
 		id: id, cfg: &s.cfg, memo: env.Memo,
 		repo: s.cfg.Registry.Repository(id.Ref, env.Sessions),
-		kept: &keeper{content: s.cfg.Content, leases: s.cfg.Leases, ref: id.Ref},
+		kept: &keeper{content: s.cfg.Cache.Content(), leases: s.cfg.Cache.Leases(), ref: id.Ref},
 	}
 }
 
