@@ -86,7 +86,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		Cache:     trees,
 		Checksums: checksums,
 		Sources: source.NewRegistry(
-			image.New(image.Config{Cache: trees, Registry: registries, Content: trees.Content(), Leases: trees.Leases()}),
+			image.New(image.Config{Cache: trees, Registry: registries}),
 			local.New(local.Config{Cache: trees, Sessions: sessions, Checksums: checksums}),
 		),
 		Runtime:        rt,
