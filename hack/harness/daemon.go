@@ -36,6 +36,9 @@ type DaemonOptions struct {
 	Dir string
 	// Debug makes Goroutines work.
 	Debug bool
+	// Sockets are listeners that the daemon is handed at each start, as a service manager does: the
+	// address fd:// stands for the first. The test closes them.
+	Sockets []*os.File
 }
 
 // Daemon is a buildkitd on state of its own.
@@ -124,6 +127,9 @@ func (d *Daemon) Start(tb testing.TB) {
 	}
 	cmd := exec.Command(filepath.Join(d.bin, "buildkitd"), args...)
 	cmd.Env = append(d.environment(), d.options.Env...)
+	if len(d.options.Sockets) > 0 {
+		activate(cmd, d.options.Sockets)
+	}
 	p, err := startProcess("buildkitd", cmd, d.log)
 	if err != nil {
 		tb.Fatal(err)
@@ -132,6 +138,15 @@ func (d *Daemon) Start(tb testing.TB) {
 	if err := d.awaitHealth(tb.Context()); err != nil {
 		tb.Fatalf("buildkitd does not answer: %v\n%s", err, d.log)
 	}
+}
+
+// activate has a command started with sockets as systemd starts one. Only the process itself knows
+// the id that has to be in its environment, hence the shell.
+func activate(cmd *exec.Cmd, sockets []*os.File) {
+	cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
+	cmd.ExtraFiles = sockets
 }
 
 // Stop ends the daemon in the orderly way and fails the test unless it ends well and in time.

@@ -1,0 +1,82 @@
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/hack/harness"
+)
+
+// smallDisk mounts a file system of so many bytes that is on a file.
+func smallDisk(t *testing.T, size int64) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.NoError(t, os.Truncate(file, size))
+	command(t, "mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", file)
+	return mounted(t, func(dir string) error {
+		command(t, "mount", "-o", "loop", file, dir)
+		return nil
+	})
+}
+
+func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
+	t.Parallel()
+	// A page cache that is not written yet has to fit too; what is too much is far beyond the size.
+	d, registry := startWithRegistry(t, harness.DaemonOptions{Dir: smallDisk(t, 64<<20)})
+	const tooMuch = 200
+	large := filepath.Join(t.TempDir(), "large")
+	require.NoError(t, os.WriteFile(large, make([]byte, tooMuch<<20), 0o600))
+	registry.Push(t, "library/large:latest", image(t, regular("large", string(make([]byte, tooMuch<<20)))))
+	kept := dockerfile(t, "FROM busybox", "RUN echo kept > /kept")
+	d.Build(t, kept)
+
+	for name, build := range map[string]func(t *testing.T) harness.Result{
+		"by a step": func(t *testing.T) harness.Result {
+			t.Helper()
+			return d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM busybox", "RUN head -c 200000000 /dev/zero > /large"))...)
+		},
+		"by a context": func(t *testing.T) harness.Result {
+			t.Helper()
+			return solve(t, d, marshal(t, llb.Local("context")), "--local=context="+filepath.Dir(large)).wait(t)
+		},
+		"by an image": func(t *testing.T) harness.Result {
+			t.Helper()
+			return d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM large", "RUN true"))...)
+		},
+		"by a file operation": func(t *testing.T) harness.Result {
+			t.Helper()
+			state := llb.Image("docker.io/library/busybox").Run(llb.Shell("head -c 25000000 /dev/urandom > /f")).Root()
+			for range 3 {
+				state = llb.Scratch().File(llb.Copy(state, "/", "/", llb.CopyDirContents()))
+				state = state.File(llb.Mkfile("/other", 0o644, []byte("x")))
+			}
+			return solve(t, d, marshal(t, state)).wait(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result := build(t)
+			require.Equal(t, 1, result.Code, result.Stderr)
+			require.Contains(t, result.Stderr, "o space left on device")
+			d.RequireIdle(t)
+			d.MustBuildctl(t, "debug", "info")
+			d.MustBuildctl(t, "du")
+			d.MustBuildctl(t, "prune", "--all")
+			d.Build(t, kept)
+			requireAlive(t, d)
+		})
+	}
+	t.Run("and the daemon starts with one", func(t *testing.T) {
+		filler := filepath.Join(d.Root, "..", "filler")
+		_ = os.WriteFile(filler, make([]byte, tooMuch<<20), 0o600) // it fills the disk
+		d.Restart(t)
+		d.MustBuildctl(t, "debug", "info")
+		require.NoError(t, os.Remove(filler))
+		d.Build(t, kept)
+	})
+	d.MustBuildctl(t, "prune", "--all")
+}
