@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
@@ -36,10 +37,18 @@ func each(t *testing.T, test func(t *testing.T, e *env)) {
 }
 
 func newEnv(t *testing.T, name string) *env {
-	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), root: t.TempDir(), name: name}
+	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), root: tmpfs(t, "512m"), name: name}
 	e.open()
 	t.Cleanup(e.close)
 	return e
+}
+
+// tmpfs returns a file system of a given size in memory.
+func tmpfs(t testing.TB, size string) string {
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size), "tests mount file systems and need root")
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	return dir
 }
 
 func (e *env) open() {

@@ -61,31 +61,79 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 
 // local reports whether a blob is here, and keeps it for the record if so.
 func (m *Manager) local(ctx context.Context, r *record, v variant) (bool, error) {
-	if _, err := m.content.Info(ctx, v.Descriptor.Digest); err != nil {
-		if errdefs.IsNotFound(err) {
-			return false, nil
-		}
+	dgst := v.Descriptor.Digest
+	here, err := m.hasBlob(ctx, dgst)
+	if err != nil || !here {
 		return false, err
 	}
-	if _, err := m.lease(ctx, r, v.Descriptor.Digest); err != nil {
+	kept, err := m.keeps(ctx, r, dgst)
+	if err != nil || kept {
+		return kept, err
+	}
+	if _, err := m.lease(ctx, r, dgst); err != nil {
 		return false, err
 	}
 	// It may have been collected before there was a lease on it.
-	_, err := m.content.Info(ctx, v.Descriptor.Digest)
+	return m.hasBlob(ctx, dgst)
+}
+
+func (m *Manager) hasBlob(ctx context.Context, dgst digest.Digest) (bool, error) {
+	_, err := m.content.Info(ctx, dgst)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
+// keeps reports whether a blob is under the record's lease.
+func (m *Manager) keeps(ctx context.Context, r *record, dgst digest.Digest) (bool, error) {
+	m.mu.Lock()
+	leased, kept := r.leased, r.kept[dgst]
+	m.mu.Unlock()
+	if kept || !leased {
+		return kept, nil
+	}
+	resources, err := m.leases.ListResources(ctx, leases.Lease{ID: leasePrefix + r.id})
+	if err != nil {
+		return false, err
+	}
+	for _, res := range resources {
+		if res.ID == dgst.String() {
+			m.noteKept(r, dgst)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (m *Manager) noteKept(r *record, dgsts ...digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.leased = true
+	r.size = -1
+	if r.kept == nil {
+		r.kept = map[digest.Digest]bool{}
+	}
+	for _, dgst := range dgsts {
+		r.kept[dgst] = true
+	}
+}
+
 // lease returns a context in which content belongs to the record, and makes that so for blobs
 // that are here.
 func (m *Manager) lease(ctx context.Context, r *record, dgsts ...digest.Digest) (context.Context, error) {
 	l := leases.Lease{ID: leasePrefix + r.id}
+	m.mu.Lock()
+	leased := r.leased
+	m.mu.Unlock()
+	if leased && len(dgsts) == 0 {
+		return leases.WithLease(ctx, l.ID), nil
+	}
 	err := m.leaseTx(ctx, func(ctx context.Context) error {
-		_, err := m.leases.Create(ctx, leases.WithID(l.ID))
-		if err != nil && !errdefs.IsAlreadyExists(err) {
-			return err
+		if !leased {
+			if _, err := m.leases.Create(ctx, leases.WithID(l.ID)); err != nil && !errdefs.IsAlreadyExists(err) {
+				return err
+			}
 		}
 		for _, dgst := range dgsts {
 			if err := m.leases.AddResource(ctx, l, leases.Resource{ID: dgst.String(), Type: "content"}); err != nil {
@@ -97,10 +145,7 @@ func (m *Manager) lease(ctx context.Context, r *record, dgsts ...digest.Digest) 
 	if err != nil {
 		return nil, fmt.Errorf("keep the blobs of cache record %s: %w", r.id, err)
 	}
-	m.mu.Lock()
-	r.leased = true
-	r.size = -1
-	m.mu.Unlock()
+	m.noteKept(r, dgsts...)
 	return leases.WithLease(ctx, l.ID), nil
 }
 

@@ -154,6 +154,7 @@ func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionO
 	if diffID != "" && got != diffID && fromBlob {
 		return fmt.Errorf("layer %s unpacks to %s, the image says %s", r.id, got, diffID)
 	}
+	m.noteKept(r, v.Descriptor.Digest)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.state.Blobs = append(slices.Clip(r.state.Blobs), v)
@@ -161,7 +162,6 @@ func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionO
 	if !r.gone {
 		m.indexLayer(r)
 	}
-	r.size = -1
 	m.put(r)
 	return nil
 }

@@ -34,8 +34,10 @@ type Manager struct {
 	bolt      *bbolt.DB
 	meta      *metadata.DB
 	content   content.Store
-	leases    leases.Manager
-	fetches   *semaphore.Weighted
+	// blobs is the store below content, which knows no namespaces and leases.
+	blobs   content.Store
+	leases  leases.Manager
+	fetches *semaphore.Weighted
 
 	// mu guards what follows and the records. It is never held during I/O.
 	mu      sync.Mutex

@@ -113,7 +113,8 @@ func claim(dir string) error {
 }
 
 func (m *Manager) openContent(ctx context.Context) error {
-	blobs, err := local.NewStore(filepath.Join(m.dir, "content"))
+	var err error
+	m.blobs, err = local.NewStore(filepath.Join(m.dir, "content"))
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
@@ -124,7 +125,7 @@ func (m *Manager) openContent(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open content metadata: %w", err)
 	}
-	m.meta = metadata.NewDB(m.bolt, blobs, nil)
+	m.meta = metadata.NewDB(m.bolt, m.blobs, nil)
 	if err := m.meta.Init(ctx); err != nil {
 		return fmt.Errorf("open content metadata: %w", err)
 	}

@@ -68,7 +68,7 @@ func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access) error {
 		return err
 	}
 	// The blob was damaged on disk after it had been verified. Once more from its source.
-	if err := m.content.Delete(ctx, v.Descriptor.Digest); err != nil && !errdefs.IsNotFound(err) {
+	if err := m.deleteBlob(ctx, v.Descriptor.Digest); err != nil {
 		return err
 	}
 	if v, err = m.fetch(ctx, r, acc); err != nil {
@@ -89,6 +89,18 @@ func (m *Manager) intact(ctx context.Context, v variant) bool {
 		return false
 	}
 	return verifier.Verified()
+}
+
+// deleteBlob removes a damaged blob, also from the records that share it.
+func (m *Manager) deleteBlob(ctx context.Context, dgst digest.Digest) error {
+	if err := m.content.Delete(ctx, dgst); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	// The file below would be taken for the blob when it is fetched again.
+	if err := m.blobs.Delete(ctx, dgst); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // unpack makes the tree of r from a blob that is here. The parent's tree is.

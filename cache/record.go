@@ -39,8 +39,10 @@ type record struct {
 	writes int
 	// size of the layer in bytes, -1 if it has to be computed.
 	size int64
-	// leased says that there is a lease for the record's blobs.
+	// leased says that there is a lease for the record's blobs, kept which of them are known
+	// to be under it.
 	leased bool
+	kept   map[digest.Digest]bool
 
 	// settling is held while the tree of the record is settled or removed.
 	settling sync.Mutex

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/snapshot/layer"
@@ -37,7 +38,7 @@ func Run(t *testing.T, name string) {
 		"a chain may be of any length":                           longChain,
 	} {
 		t.Run(title, func(t *testing.T) {
-			test(t, open(t, t.TempDir(), name))
+			test(t, open(t, tmpfs(t), name))
 		})
 	}
 }
@@ -48,6 +49,14 @@ type env struct {
 	ctx  context.Context
 	root string
 	name string
+}
+
+// tmpfs returns a file system in memory: the suite is not about disks.
+func tmpfs(t *testing.T) string {
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""), "snapshots are mounted, which needs root")
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	return dir
 }
 
 func open(t *testing.T, root, name string) *env {
