@@ -66,10 +66,13 @@ func (b *build) run(ctx context.Context) (*gateway.Result, error) {
 	if res, done, err := b.forwardSyntax(ctx); done || err != nil {
 		return res, err
 	}
+	b.ignore = b.loadIgnoreOnce(ctx)
+	if b.opts.request == requestLint {
+		return b.lint(ctx)
+	}
 	if err := b.parse(); err != nil {
 		return nil, err
 	}
-	b.ignore = b.loadIgnoreOnce(ctx)
 	if b.opts.request != "" {
 		return b.subrequest(ctx)
 	}
@@ -108,6 +111,18 @@ func (b *build) parseLintConfig() (lint.Config, error) {
 		return c, parser.WithLocation(fmt.Errorf("failed to parse check options: %w", err), []parser.Range{d.Range})
 	}
 	return c, nil
+}
+
+// lintFile returns what is wrong with the Dockerfile.
+func (b *build) lintFile(ctx context.Context) ([]lint.Warning, error) {
+	if err := b.parse(); err != nil {
+		return nil, err
+	}
+	linter := lint.New(b.lintConfig)
+	if _, _, err := b.lower(ctx, b.opts.platforms[0], linter); err != nil {
+		return nil, err
+	}
+	return linter.Warnings(), nil
 }
 
 // platformResult is the result for one platform.
@@ -152,7 +167,7 @@ func firstCause(ctx context.Context, errs []error, err error) error {
 
 // platform builds for one platform.
 func (b *build) platform(ctx context.Context, p ocispec.Platform, linter *lint.Linter) (platformResult, error) {
-	res, err := b.lower(ctx, p, linter)
+	res, _, err := b.lower(ctx, p, linter)
 	b.warn(ctx, linter)
 	if err == nil {
 		err = linter.Err()
@@ -177,14 +192,14 @@ func (b *build) platform(ctx context.Context, p ocispec.Platform, linter *lint.L
 }
 
 // lower turns the Dockerfile into LLB, fetching what that takes.
-func (b *build) lower(ctx context.Context, p ocispec.Platform, linter *lint.Linter) (*lower.Result, error) {
+func (b *build) lower(ctx context.Context, p ocispec.Platform, linter *lint.Linter) (*lower.Result, *lower.Build, error) {
 	linter.CheckFile(b.parsed, b.dockerfile)
 	var ignored *ignoreFile
 	l, err := lower.New(b.lowerOptions(p, linter, func(paths []string) llb.State {
 		return b.contextTree(paths, ignored)
 	}))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.answerAll(gctx, l) })
@@ -193,15 +208,16 @@ func (b *build) lower(ctx context.Context, p ocispec.Platform, linter *lint.Lint
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var matcher *patternmatcher.PatternMatcher
 	if ignored != nil && len(ignored.patterns) > 0 {
 		if matcher, err = patternmatcher.New(ignored.patterns); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return l.Finish(matcher)
+	res, err := l.Finish(matcher)
+	return res, l, err
 }
 
 func (b *build) lowerOptions(p ocispec.Platform, linter *lint.Linter, tree func([]string) llb.State) lower.Options {
@@ -212,6 +228,7 @@ func (b *build) lowerOptions(p ocispec.Platform, linter *lint.Linter, tree func(
 		Source:         b.file.source,
 		Linter:         linter,
 		Target:         o.target,
+		AllStages:      o.request == requestLint && o.target == "",
 		TargetPlatform: p,
 		BuildPlatform:  o.buildPlatform,
 		PlatformNames:  o.multiPlatform,

@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite the expected parts of the golde
 // The parts that are given: opts (key=value lines), caps (ids that the daemon has), image/REF (a
 // configuration), Dockerfile and other files of the local "dockerfile", context/FILE. Those that
 // are expected: llb (a summary of the graph), config (of the image), meta (other metadata),
-// warnings, error.
+// warnings, error, text (the answer to a subrequest).
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-var expectedParts = []string{"llb", "config", "meta", "warnings", "error"}
+var expectedParts = []string{"llb", "config", "meta", "warnings", "error", "text"}
 
 func splitArchive(a *txtar.Archive) (given []txtar.File, want map[string]string) {
 	want = map[string]string{}
@@ -103,6 +103,11 @@ func runGolden(t *testing.T, files []txtar.File) map[string]string {
 		var b bytes.Buffer
 		require.NoError(t, status.PrintSources(&b, err))
 		got["error"] = b.String() + err.Error() + "\n"
+		return got
+	}
+	if text, ok := res.Metadata["result.txt"]; ok {
+		got["text"] = string(text)
+		require.True(t, json.Valid(res.Metadata["result.json"]))
 		return got
 	}
 	got["llb"] = summarizeResult(t, d, res)

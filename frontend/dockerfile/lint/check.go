@@ -11,6 +11,9 @@ import (
 
 // CheckFile reports what is wrong with the form of a file, whether a stage is built or not.
 func (l *Linter) CheckFile(f *parser.File, d *instruction.Dockerfile) {
+	if l == nil {
+		return
+	}
 	for _, r := range f.EmptyContinuations {
 		l.ReportAt(NoEmptyContinuation, []parser.Range{r}, "Empty continuation line")
 	}
@@ -123,6 +126,9 @@ func (l *Linter) checkCasing(nodes []*parser.Node) {
 // CheckStage reports what is wrong with the instructions of a stage that is built. Shell tells
 // that its base has chosen a shell.
 func (l *Linter) CheckStage(instructions []instruction.Instruction, shell bool) {
+	if l == nil {
+		return
+	}
 	last := map[string]*parser.Node{}
 	for _, inst := range instructions {
 		node := inst.Node()

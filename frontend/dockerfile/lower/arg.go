@@ -95,8 +95,10 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		message.WriteString(" " + a.Name)
 		s.args.set(a.Name, "")
 		if value == nil {
+			s.argParams = append(s.argParams, argParameter(arg, a.Name, ""))
 			continue
 		}
+		s.argParams = append(s.argParams, argParameter(arg, a.Name, *value))
 		message.WriteString("=" + *value)
 		if !strings.HasPrefix(a.Name, scanPrefix) {
 			s.setEnv(a.Name, *value)

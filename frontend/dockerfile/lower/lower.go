@@ -43,8 +43,9 @@ type Options struct {
 	// Linter receives warnings; nil drops them.
 	Linter *lint.Linter
 
-	// Target names the stage to build; empty is the last one.
+	// Target names the stage to build; empty is the last one. AllStages lowers the others too.
 	Target         string
+	AllStages      bool
 	TargetPlatform ocispec.Platform
 	BuildPlatform  ocispec.Platform
 	// PlatformNames puts the platform into the names of vertices, as is done when several are
@@ -142,6 +143,7 @@ type Build struct {
 	pending  []*Request
 	context  *buildContext
 	ignore   *patternmatcher.PatternMatcher
+	params   parameters
 }
 
 // New checks the stages and finds what the target depends on.
@@ -165,6 +167,13 @@ func New(opt Options) (*Build, error) {
 	}
 	if err := b.checkCycles(); err != nil {
 		return nil, err
+	}
+	if opt.AllStages {
+		for _, s := range b.stages {
+			if err := b.reach(s); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return b, b.reach(b.target)
 }

@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -162,11 +163,13 @@ func (b *Build) mounts(s *stage, c *cmd, run *instruction.Run) ([]llb.RunOption,
 		switch m.Type {
 		case instruction.MountSecret:
 			opt = secretMount(s, m)
+			addParameter(&b.params.secrets, m.ID, m.Required, run.Location())
 			if m.Env != nil {
 				secrets[*m.Env] = "****"
 			}
 		case instruction.MountSSH:
 			opt = sshMount(s, m)
+			addParameter(&b.params.ssh, cmp.Or(m.ID, "default"), m.Required, run.Location())
 		default:
 			if opt, err = b.treeMount(s, c.mounts[i], m); err != nil {
 				return nil, nil, err

@@ -51,6 +51,7 @@ type stage struct {
 	imageEnv *vars
 	// args are the names of the arguments that are declared.
 	args       *vars
+	argParams  []Parameter
 	baseConfig []byte
 	cmdSet     bool
 	workdirSet bool
