@@ -45,7 +45,7 @@ type Result struct {
 	Text   string
 	Fields []string
 	// Matched and Unmatched are the variables that the word names, set and not set, each once
-	// and in the order of the word.
+	// and in the order in which their references end.
 	Matched, Unmatched []string
 }
 

@@ -99,7 +99,7 @@ func TestFieldsAndNames(t *testing.T) {
 	want := shell.Result{
 		Text:    "a1 b cd   x  y   1 ",
 		Fields:  []string{"a1", "b cd", "x", "y", "", "1"},
-		Matched: []string{"SET", "LIST"}, Unmatched: []string{"NONE", "OTHER"},
+		Matched: []string{"SET", "LIST"}, Unmatched: []string{"OTHER", "NONE"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

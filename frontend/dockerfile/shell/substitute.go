@@ -16,7 +16,8 @@ func (s *scanner) dollar() (string, error) {
 		if name == "" {
 			return "$", nil
 		}
-		value, set := s.lookup(name)
+		value, set := s.env.Get(name)
+		s.note(name, set)
 		if !set && s.SkipUnset {
 			return s.in[start:s.pos], nil
 		}
@@ -31,7 +32,7 @@ func (s *scanner) dollar() (string, error) {
 	if name == "" {
 		return "", errors.New("syntax error: bad substitution")
 	}
-	value, set := s.lookup(name)
+	value, set := s.env.Get(name)
 	text, err := s.braced(name, value, set)
 	if err != nil {
 		return "", err
@@ -49,6 +50,7 @@ func (s *scanner) braced(name, value string, set bool) (string, error) {
 	}
 	switch op := s.next(); op {
 	case "}":
+		s.note(name, set)
 		return value, nil
 	case ":":
 		switch s.peek() {
@@ -61,9 +63,17 @@ func (s *scanner) braced(name, value string, set bool) (string, error) {
 	case "-", "+", "?":
 		return s.conditional(name, value, set, op, set)
 	case "#", "%":
-		return s.trim(op, value)
+		text, err := s.trim(op, value)
+		if err == nil {
+			s.note(name, set)
+		}
+		return text, err
 	case "/":
-		return s.replace(value)
+		text, err := s.replace(value)
+		if err == nil {
+			s.note(name, set)
+		}
+		return text, err
 	default:
 		return "", fmt.Errorf("unsupported modifier (%s) in substitution", op)
 	}
@@ -77,6 +87,7 @@ func (s *scanner) conditional(name, value string, set bool, op string, present b
 		return "", err
 	}
 	s.next()
+	s.note(name, set)
 	switch {
 	case op == "+" && present:
 		return word, nil
@@ -168,19 +179,18 @@ func (s *scanner) name() string {
 	return s.in[start:s.pos]
 }
 
-func (s *scanner) lookup(name string) (string, bool) {
-	value, ok := s.env.Get(name)
+// note records a variable of a reference that was read to its end.
+func (s *scanner) note(name string, set bool) {
 	if s.seen[name] {
-		return value, ok
+		return
 	}
 	if s.seen == nil {
 		s.seen = map[string]bool{}
 	}
 	s.seen[name] = true
-	if ok {
+	if set {
 		s.matched = append(s.matched, name)
 	} else {
 		s.unmatched = append(s.unmatched, name)
 	}
-	return value, ok
 }
