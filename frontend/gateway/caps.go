@@ -32,8 +32,6 @@ var llbCaps = map[string]support{
 	pb.CapSourceLocalDiffer:           {},
 	pb.CapSourceLocalMetadataTransfer: {},
 
-	pb.CapSourceBuildOpFilename: {},
-
 	pb.CapExecMetaBase:            {},
 	pb.CapExecMetaCgroupParent:    {},
 	pb.CapExecMetaLinuxResources:  {},

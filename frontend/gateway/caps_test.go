@@ -180,7 +180,7 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapSourceGitMTime, pb.CapSourceGitFetchByCommit, pb.CapSourceGitBundle, pb.CapSourceGitCheckoutBundle,
 		pb.CapSourceHTTP, pb.CapSourceHTTPAuth, pb.CapSourceHTTPChecksum, pb.CapSourceHTTPPerm,
 		pb.CapSourceHTTPUIDGID, pb.CapSourceHTTPHeader, pb.CapSourceHTTPSignatureVerify,
-		pb.CapSourcePolicy, pb.CapSourcePolicySession,
+		pb.CapSourcePolicy, pb.CapSourcePolicySession, pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
 		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -172,6 +173,7 @@ func TestTLSWithACAWantsCertificatesOfClients(t *testing.T) {
 
 // pruned is a storage that counts.
 type pruned struct {
+	mu       sync.Mutex
 	times    int
 	policies []gc.Policy
 	err      error
@@ -180,6 +182,8 @@ type pruned struct {
 func (p *pruned) DiskUsage(context.Context, []string) ([]cache.Usage, error) { return nil, nil }
 
 func (p *pruned) Prune(_ context.Context, policies []gc.Policy, removed func(cache.Usage)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.times++
 	p.policies = policies
 	removed(cache.Usage{Size: 1})
@@ -195,29 +199,28 @@ func TestTheCollectorRunsSoonAfterStartAndBuilds(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- c.run(ctx) }()
 
-		wait := func(d time.Duration) {
+		wait := func(d time.Duration) (times int) {
 			<-time.After(d)
 			synctest.Wait()
+			storage.mu.Lock()
+			defer storage.mu.Unlock()
+			return storage.times
 		}
-		wait(collectDelay / 2)
-		require.Zero(t, storage.times)
-		wait(collectDelay)
-		require.Equal(t, 1, storage.times)
+		require.Zero(t, wait(collectDelay/2))
+		require.Equal(t, 1, wait(collectDelay))
 		require.Equal(t, policies, storage.policies)
 
 		for range 100 {
 			c.want() // many builds make one collection
 		}
-		wait(collectPause / 2)
-		require.Equal(t, 1, storage.times, "not again at once")
+		require.Equal(t, 1, wait(collectPause/2), "not again at once")
+		storage.mu.Lock()
 		storage.err = errors.New("disk on fire")
-		wait(collectPause)
-		require.Equal(t, 2, storage.times)
-		wait(time.Hour)
-		require.Equal(t, 2, storage.times, "nothing is wanted")
+		storage.mu.Unlock()
+		require.Equal(t, 2, wait(collectPause))
+		require.Equal(t, 2, wait(time.Hour), "nothing is wanted")
 		c.want()
-		wait(2 * collectDelay)
-		require.Equal(t, 3, storage.times, "a failure is not the end")
+		require.Equal(t, 3, wait(2*collectDelay), "a failure is not the end")
 		cancel()
 		require.NoError(t, <-ended)
 	})
