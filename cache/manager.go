@@ -124,6 +124,9 @@ func (m *Manager) GetMutable(ctx context.Context, id string) (*MutableRef, error
 	// could outlive a crash that the new contents outlive too.
 	err := m.store.Flush()
 	err = errors.Join(err, m.remove(ctx, drop))
+	for _, r := range drop {
+		m.dropped([]string{r.id})
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open cache record %s for writing: %w", id, err), ref.Release(ctx))
 	}

@@ -45,6 +45,7 @@ func (m *Manager) Disk() (gc.Disk, error) {
 	return gc.Disk{Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block}, nil
 }
 
+// prune applies one policy and returns the ids of all records that it has removed.
 func (m *Manager) prune(ctx context.Context, opt PruneOpt, emit func(Usage)) (ids []string, err error) {
 	match, err := parseFilters(opt.Filters)
 	if err != nil {
@@ -68,7 +69,10 @@ func (m *Manager) prune(ctx context.Context, opt PruneOpt, emit func(Usage)) (id
 	err = gc.Execute(ctx, plan, func(ctx context.Context, batch []string) error {
 		gone, err := m.removeUnused(ctx, batch)
 		for _, id := range gone {
-			emit(byID[id])
+			// Of the two records of one tree only one is shown.
+			if u, ok := byID[id]; ok {
+				emit(u)
+			}
 		}
 		ids = append(ids, gone...)
 		return err
@@ -90,7 +94,7 @@ func candidate(u Usage, match bool) gc.Record {
 	return r
 }
 
-// removeUnused removes those of the records that nobody uses, and returns their ids.
+// removeUnused removes those of the records that nobody uses, and returns the ids of all that went.
 func (m *Manager) removeUnused(ctx context.Context, ids []string) ([]string, error) {
 	var removed []string
 	var gone []*record
@@ -103,8 +107,10 @@ func (m *Manager) removeUnused(ctx context.Context, ids []string) ([]string, err
 		if t := r.twin; t != nil && (t.inUse() || t.children > 0) {
 			continue
 		}
-		gone = append(gone, m.drop(r)...)
-		removed = append(removed, id)
+		for _, r := range m.drop(r) {
+			gone = append(gone, r)
+			removed = append(removed, r.id)
+		}
 	}
 	m.mu.Unlock()
 	return removed, m.remove(ctx, gone)
