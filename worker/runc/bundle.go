@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -54,6 +55,9 @@ func (b *bundle) close() error {
 }
 
 func (b *bundle) onClose(f func() error) { b.undo = append(b.undo, f) }
+
+// onClosed adds what close does last.
+func (b *bundle) onClosed(f func() error) { b.undo = slices.Insert(b.undo, 0, f) }
 
 // openBundle makes the bundle of a container whose init is p. On failure nothing is left.
 func (r *Runtime) openBundle(ctx context.Context, ct *container, p worker.Process) (_ *bundle, err error) {

@@ -37,7 +37,7 @@ func (r *Runtime) Run(ctx context.Context, c worker.Container, p worker.Process,
 	return r.runBundle(ctx, ct, b, p, started)
 }
 
-func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p worker.Process, started chan<- struct{}) (err error) {
+func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p worker.Process, started chan<- struct{}) error {
 	cgroup := r.cgroupsPath(ct)
 	args := []string{"run", "--bundle", b.dir}
 	if r.oci.keep {
@@ -59,26 +59,33 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 	}
 	proc.onEnd = func(ran bool) {
 		oom.read()
-		err = r.delete(ct, b, cgroup, ran)
+		deleted := make(chan error, 1)
+		b.onClosed(func() error { return <-deleted })
+		if ran && !r.conf.NoProcessSandbox {
+			// With the init the kernel has ended every process: nothing uses the mounts any more,
+			// and they can go at the same time.
+			go func() { deleted <- r.delete(ct, cgroup, ran) }()
+		} else {
+			deleted <- r.delete(ct, cgroup, ran)
+		}
 		ct.end()
 	}
-	code, runErr := proc.run(ctx)
-	if runErr != nil {
-		return errors.Join(runErr, err)
+	code, err := proc.run(ctx)
+	if err != nil {
+		return err
 	}
-	return errors.Join(exitError(code, p.ValidExitCodes, oom.killed()), err)
+	return exitError(code, p.ValidExitCodes, oom.killed())
 }
 
 // delete removes the container from the OCI runtime, processes and cgroup with it. ran tells that it
 // ended by itself, after which a runtime that cannot keep containers has removed it already.
-func (r *Runtime) delete(ct *container, b *bundle, cgroup string, ran bool) error {
+func (r *Runtime) delete(ct *container, cgroup string, ran bool) error {
 	if ran && !r.oci.keep {
 		return nil
 	}
 	// The request may be cancelled; what it left is removed all the same.
 	ctx := context.Background()
 	client := r.oci.client(cgroup)
-	client.Log, client.LogFormat = b.path(logFile), gorunc.JSON
 	if err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: !ran}); err == nil || !ran {
 		return ignoreMissing(err, r.oci, ct.id)
 	}

@@ -84,7 +84,7 @@ func traces(t *testing.T, r *Runtime) []string {
 	for _, m := range mounts {
 		out = append(out, "mount "+m.Mountpoint)
 	}
-	for _, pattern := range []string{cgroupRoot + r.conf.CgroupParent, cgroupRoot + "/*" + r.conf.CgroupParent} {
+	for _, pattern := range []string{cgroupRoot + "/" + r.conf.CgroupParent, cgroupRoot + "/*/" + r.conf.CgroupParent} {
 		cgroups, err := filepath.Glob(pattern + "/buildkit/*/cgroup.procs")
 		require.NoError(t, err)
 		for _, c := range cgroups {

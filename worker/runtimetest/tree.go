@@ -16,7 +16,7 @@ type Tree struct {
 }
 
 // NewTree returns a tree of its own. It needs the program busybox, statically linked, on the host.
-func NewTree(t *testing.T) *Tree {
+func NewTree(t testing.TB) *Tree {
 	t.Helper()
 	dir := t.TempDir()
 	tree := &Tree{Lower: filepath.Join(dir, "lower"), Upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
@@ -47,7 +47,7 @@ var applets = []string{
 }
 
 // Fork returns a tree over the same lower layer.
-func (tr *Tree) Fork(t *testing.T) *Tree {
+func (tr *Tree) Fork(t testing.TB) *Tree {
 	t.Helper()
 	dir := t.TempDir()
 	out := &Tree{Lower: tr.Lower, Upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
@@ -57,7 +57,7 @@ func (tr *Tree) Fork(t *testing.T) *Tree {
 }
 
 // Write writes a file of the lower layer.
-func (tr *Tree) Write(t *testing.T, name, text string) {
+func (tr *Tree) Write(t testing.TB, name, text string) {
 	t.Helper()
 	p := filepath.Join(tr.Lower, name)
 	require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
