@@ -121,11 +121,7 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 	if name == "" {
 		name = "resolve image config for " + op.Identifier
 	}
-	id := name
-	if opt.Platform != nil {
-		id += platforms.Format(platform)
-	}
-	scope := event.NewScope(b.job.feed, digest.FromString(id))
+	scope := event.NewScope(b.job.feed, digest.FromString(op.Identifier+platforms.Format(platform)))
 	done := scope.Start(name, nil)
 	blobs := &blob.Sources{}
 	b.job.sched.AddBlobs(blobs)
