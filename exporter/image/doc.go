@@ -1,7 +1,8 @@
 // Package image turns the result of a build into an OCI or Docker image: layers in the form that
 // is asked for, a config and a manifest for each platform, an index over several. What it makes
 // is in the content store, under a lease; what becomes of it there is the business of who asked:
-// the exporter image of this package keeps it, the exporters oci and docker make an archive of it.
+// the exporter image of this package pushes it to registries, the exporters oci and docker make an
+// archive of it.
 //
 // A manifest is made from nothing but the result and the options, so that equal results give
 // equal digests. Configs are kept as the frontend made them, with fields that are not known here,

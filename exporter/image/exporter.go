@@ -2,9 +2,11 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
+	"github.com/distribution/reference"
+
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/exporter"
 )
 
@@ -24,15 +26,15 @@ const (
 	attrIncomplete   = "unsafe-internal-store-allow-incomplete"
 )
 
-// Factory makes exporters to the worker's images. A worker without a store of images makes the
-// image, answers with its digest, and lets it go.
-type Factory struct{ images *Store }
+// Factory makes exporters to registries and to the worker's images. A worker without a store of
+// images makes the image, pushes it if asked to, answers with its digest, and lets it go.
+type Factory struct {
+	images     *Store
+	registries *registry.Client
+}
 
 // New returns the factory.
-func New(images *Store) *Factory { return &Factory{images} }
-
-// errNoPush is the answer to push until images can be pushed.
-var errNoPush = errors.New("this daemon cannot push images; export to an archive and push that")
+func New(images *Store, registries *registry.Client) *Factory { return &Factory{images, registries} }
 
 // Resolve reads the attributes of images and of what becomes of them.
 func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
@@ -51,18 +53,16 @@ func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
 			}
 		}
 	}
-	switch {
-	case on[attrPush]:
-		return nil, errNoPush
-	case on[attrUnpack] && opt.RewriteTimestamp:
+	if on[attrUnpack] && opt.RewriteTimestamp {
 		return nil, fmt.Errorf("exporter option %q conflicts with %q", attrRewrite, attrUnpack)
 	}
-	return &instance{f.images, opt}, nil
+	return &instance{f, opt, on}, nil
 }
 
 type instance struct {
-	images *Store
-	opt    *Options
+	*Factory
+	opt *Options
+	on  map[string]bool
 }
 
 func (*instance) Name() string { return "exporting to image" }
@@ -74,6 +74,30 @@ func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporte
 		return nil, nil, err
 	}
 	defer release()
-	resp, err := img.Response(i.opt.ImageNames(res))
+	names := i.opt.ImageNames(res)
+	if i.on[attrPush] {
+		for _, name := range names {
+			if err := i.push(ctx, name, img, env); err != nil {
+				return nil, nil, fmt.Errorf("failed to push %s: %w", name, err)
+			}
+		}
+	}
+	resp, err := img.Response(names)
 	return resp, nil, err
+}
+
+// push sends an image to the repository of one of its names.
+func (i *instance) push(ctx context.Context, name string, img *Image, env exporter.Env) error {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !i.on[attrByDigest]:
+		ref = reference.TagNameOnly(ref)
+	case !reference.IsNameOnly(ref):
+		return fmt.Errorf("can't push tagged ref %s by digest", ref)
+	}
+	repo := i.registries.Repository(ref, env.Sessions, registry.Insecure(i.on[attrInsecure]))
+	return repo.Push(ctx, img.Descriptor, img.Provider, env.Scope)
 }

@@ -325,23 +325,3 @@ func TestErrors(t *testing.T) {
 		})
 	}
 }
-
-func TestImage(t *testing.T) {
-	b := exportertest.New(t, false)
-	f := image.New(&image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases()})
-	resp, err := b.Export(f, map[string]string{image.AttrName: "*", "store": "", "unpack": "false"},
-		&exporter.Result{Ref: oneFile(t, b), Metadata: map[string][]byte{exporter.KeyImageName: []byte("x:1")}}, 0)
-	require.NoError(t, err)
-	require.Equal(t, "x:1", resp[exporter.KeyImageName])
-	require.NotEmpty(t, resp[exporter.KeyDigest])
-	require.Len(t, b.Completed(), 3)
-	_, err = b.Export(f, map[string]string{image.AttrName: "UPPER"}, &exporter.Result{}, 0)
-	require.NoError(t, err, "a name matters only where it is used")
-	for attr, want := range map[string]string{"push=often": `non-bool value specified for push: strconv.ParseBool: parsing "often": invalid syntax`, "push=true": "cannot push"} {
-		k, v, _ := strings.Cut(attr, "=")
-		_, err := f.Resolve(map[string]string{k: v})
-		require.ErrorContains(t, err, want)
-	}
-	_, err = f.Resolve(map[string]string{"unpack": "true", "rewrite-timestamp": "true"})
-	require.EqualError(t, err, `exporter option "rewrite-timestamp" conflicts with "unpack"`)
-}

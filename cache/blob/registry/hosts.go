@@ -76,15 +76,18 @@ func (c *Client) targets(name string) []target {
 }
 
 // registryHosts returns the hosts of the registry called name for a request of the sessions.
-func (c *Client) registryHosts(name string, sessions session.Group) ([]docker.RegistryHost, error) {
+func (c *Client) registryHosts(name string, sessions session.Group, o options) ([]docker.RegistryHost, error) {
 	var hosts []docker.RegistryHost
 	for _, t := range c.targets(name) {
 		cfg := c.cfg.Hosts[t.config]
+		if t.config == name && o.insecure {
+			cfg.Insecure = true
+		}
 		scheme, fallback, err := cfg.scheme(t.host)
 		if err != nil {
 			return nil, err
 		}
-		tr, err := c.transport(t.config)
+		tr, err := c.transport(t.config, cfg)
 		if err != nil {
 			return nil, err
 		}

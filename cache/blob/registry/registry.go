@@ -58,7 +58,7 @@ type Client struct {
 	salt []byte
 
 	mu         sync.Mutex
-	transports map[string]*transports
+	transports map[transportKey]*transports
 	limits     map[string]*semaphore.Weighted
 }
 
@@ -75,7 +75,7 @@ func New(cfg Config) *Client {
 		cfg:        cfg,
 		header:     http.Header{"User-Agent": {cfg.UserAgent}},
 		salt:       newNonce(),
-		transports: map[string]*transports{},
+		transports: map[transportKey]*transports{},
 		limits:     map[string]*semaphore.Weighted{},
 	}
 }

@@ -25,26 +25,39 @@ type Repository struct {
 	resolver remotes.Resolver
 }
 
+// Option changes how a repository is reached.
+type Option func(*options)
+
+type options struct{ insecure bool }
+
+// Insecure reaches the registry, if insecure is true, as its configuration would with
+// HostConfig.Insecure.
+func Insecure(insecure bool) Option { return func(o *options) { o.insecure = insecure } }
+
 // Repository returns the repository that ref names, with a tag or digest if Resolve is to be
 // called. The sessions are asked for credentials; the set may change while the repository is
 // used.
-func (c *Client) Repository(ref reference.Named, sessions session.Group) *Repository {
+func (c *Client) Repository(ref reference.Named, sessions session.Group, opts ...Option) *Repository {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
 	return &Repository{
 		client: c,
 		ref:    ref,
 		resolver: docker.NewResolver(docker.ResolverOptions{
 			Headers: c.header,
-			Hosts:   c.hostsOnce(sessions),
+			Hosts:   c.hostsOnce(sessions, o),
 		}),
 	}
 }
 
 // hostsOnce makes the hosts of a repository once, so that its requests share what they learn
 // about authorization.
-func (c *Client) hostsOnce(sessions session.Group) docker.RegistryHosts {
+func (c *Client) hostsOnce(sessions session.Group, o options) docker.RegistryHosts {
 	var once memo[[]docker.RegistryHost]
 	return func(name string) ([]docker.RegistryHost, error) {
-		return once.get(func() ([]docker.RegistryHost, error) { return c.registryHosts(name, sessions) })
+		return once.get(func() ([]docker.RegistryHost, error) { return c.registryHosts(name, sessions, o) })
 	}
 }
 

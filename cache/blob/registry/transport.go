@@ -22,14 +22,21 @@ type transports struct {
 	lenient http.RoundTripper
 }
 
+// transportKey is a host with what a request may change of its configuration.
+type transportKey struct {
+	host     string
+	insecure bool
+}
+
 // transport returns the connections to a host, shared by all builds.
-func (c *Client) transport(host string) (*transports, error) {
+func (c *Client) transport(host string, hostCfg HostConfig) (*transports, error) {
+	key := transportKey{host, hostCfg.Insecure}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.transports[host]; t != nil {
+	if t := c.transports[key]; t != nil {
 		return t, nil
 	}
-	cfg, err := c.cfg.Hosts[host].tlsConfig(host)
+	cfg, err := hostCfg.tlsConfig(host)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +48,7 @@ func (c *Client) transport(host string) (*transports, error) {
 	base.MaxIdleConnsPerHost = 2 * c.cfg.MaxConcurrency
 	base.ResponseHeaderTimeout = stallTime
 	t := &transports{base: base, lenient: docker.NewHTTPFallback(base)}
-	c.transports[host] = t
+	c.transports[key] = t
 	return t, nil
 }
 
@@ -175,7 +182,7 @@ func giveUp(resp *http.Response, err error, n int) error {
 			return err
 		}
 		// The causes that containerd would retry once more are hidden from it.
-		return fmt.Errorf("%s (%d attempts)", err.Error(), n) //nolint:errorlint // see above
+		return fmt.Errorf("%s (%d attempts)", err.Error(), n)
 	}
 	defer drain(resp.Body)
 	return &StatusError{

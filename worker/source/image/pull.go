@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -166,14 +167,12 @@ func (s *selection) find(ctx context.Context, desc ocispec.Descriptor, depth int
 	}
 	for _, d := range s.candidates(doc.manifests) {
 		img, err := s.find(ctx, d, depth+1)
-		if err == nil || !isNoMatch(err) {
+		if err == nil || !errors.Is(err, errNoMatch) {
 			return img, err
 		}
 	}
 	return nil, errNoMatch
 }
-
-func isNoMatch(err error) bool { return err == errNoMatch } //nolint:errorlint // never wrapped
 
 // candidates returns the manifests that may be for the platform, best first; those that do not
 // tell their platform are last.

@@ -1,0 +1,100 @@
+//go:build linux
+
+package image_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
+	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/exporter/image"
+	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
+)
+
+func factory(b *exportertest.Bench) *image.Factory {
+	store := &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases()}
+	return image.New(store, registry.New(registry.Config{}))
+}
+
+func oneFile(t *testing.T, b *exportertest.Bench) *cache.Ref {
+	t.Helper()
+	return b.Tree(nil, "mkfile /x", func(dir string) { require.NoError(t, os.WriteFile(dir+"/x", []byte("x"), 0o644)) })
+}
+
+func TestImageWithoutPush(t *testing.T) {
+	b := exportertest.New(t, false)
+	resp, err := b.Export(factory(b), map[string]string{image.AttrName: "*", "store": "", "unpack": "false"},
+		&exporter.Result{Ref: oneFile(t, b), Metadata: map[string][]byte{exporter.KeyImageName: []byte("x:1")}}, 0)
+	require.NoError(t, err)
+	require.Equal(t, "x:1", resp[exporter.KeyImageName])
+	require.NotEmpty(t, resp[exporter.KeyDigest])
+	require.Len(t, b.Completed(), 3)
+	for _, attrs := range []map[string]string{{image.AttrName: "UPPER"}, {"push": "true"}} {
+		_, err = b.Export(factory(b), attrs, &exporter.Result{}, 0)
+		require.NoError(t, err, "a name matters only where it is used")
+	}
+}
+
+func TestImagePush(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	b := exportertest.New(t, false)
+	names := s.Addr + "/a/b:1," + s.Addr + "/c"
+	resp, err := b.Export(factory(b), map[string]string{image.AttrName: names, "push": "true"}, &exporter.Result{Ref: oneFile(t, b)}, 0)
+	require.NoError(t, err)
+	require.Equal(t, names, resp[exporter.KeyImageName])
+	check := func(ref string) {
+		n, err := name.ParseReference(ref)
+		require.NoError(t, err)
+		img, err := remote.Image(n)
+		require.NoError(t, err)
+		require.NoError(t, validate.Image(img))
+		got, err := img.Digest()
+		require.NoError(t, err)
+		require.Equal(t, resp[exporter.KeyDigest], got.String())
+	}
+	check(s.Addr + "/a/b:1")
+	check(s.Addr + "/c:latest")
+	require.Contains(t, b.Completed(), "pushing manifest for "+s.Addr+"/c:latest@"+resp[exporter.KeyDigest])
+
+	_, err = b.Export(factory(b), map[string]string{image.AttrName: s.Addr + "/d", "push": "", "push-by-digest": ""}, &exporter.Result{Ref: oneFile(t, b)}, 0)
+	require.NoError(t, err)
+	require.Contains(t, b.Completed(), "pushing manifest for "+s.Addr+"/d")
+}
+
+func TestImageErrors(t *testing.T) {
+	for attr, want := range map[string]string{
+		"push=often":             `non-bool value specified for push: strconv.ParseBool: parsing "often": invalid syntax`,
+		"compression=lzw":        "unsupported compression type lzw",
+		"compression-level=much": `non-integer value much specified for compression-level: strconv.ParseInt: parsing "much": invalid syntax`,
+	} {
+		k, v, _ := strings.Cut(attr, "=")
+		_, err := image.New(nil, nil).Resolve(map[string]string{k: v})
+		require.EqualError(t, err, want)
+	}
+	_, err := image.New(nil, nil).Resolve(map[string]string{"unpack": "true", "rewrite-timestamp": "true"})
+	require.EqualError(t, err, `exporter option "rewrite-timestamp" conflicts with "unpack"`)
+
+	b := exportertest.New(t, false)
+	for attrs, want := range map[string]string{
+		"name=localhost:1/x/y:1 push=true":                     `failed to push localhost:1/x/y:1: failed to do request: Head "http://localhost:1/v2/x/y/blobs/sha256:`,
+		"name=localhost:1/x/y:1 push=true push-by-digest=true": "failed to push localhost:1/x/y:1: can't push tagged ref localhost:1/x/y:1 by digest",
+		"name=UPPER push=true":                                 "failed to push UPPER: invalid reference format",
+	} {
+		m := map[string]string{}
+		for _, kv := range strings.Fields(attrs) {
+			k, v, _ := strings.Cut(kv, "=")
+			m[k] = v
+		}
+		_, err := b.Export(factory(b), m, &exporter.Result{}, 0)
+		require.ErrorContains(t, err, want)
+	}
+}
