@@ -36,20 +36,10 @@ type job struct {
 	ended bool
 }
 
-// newJob admits a request: what is wrong with it is told before anything is done.
+// newJob makes the job of a request and makes it known, so that listeners and the gateway calls of
+// the client find it.
 func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
-	grants, err := entitlement.Grant(s.cfg.Entitlements, req.Entitlements)
-	if err != nil {
-		return nil, err
-	}
-	j := &job{solver: s, req: req, feed: newFeed(), grants: grants}
-	for _, e := range req.Exporters {
-		inst, err := s.cfg.Exporters.Resolve(e.Type, exporterAttrs(req, e.Attrs))
-		if err != nil {
-			return nil, err
-		}
-		j.outputs = append(j.outputs, inst)
-	}
+	j := &job{solver: s, req: req, feed: newFeed()}
 	var ids session.IDs
 	if req.Session != "" {
 		ids = session.IDs{req.Session}
@@ -62,6 +52,23 @@ func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
 	}
 	j.sched = s.scheduler.NewJob(ids, j.feed, j)
 	return j, nil
+}
+
+// accept reads what the request asks for, so that what is wrong with it is told before anything
+// is done.
+func (j *job) accept() error {
+	var err error
+	if j.grants, err = entitlement.Grant(j.solver.cfg.Entitlements, j.req.Entitlements); err != nil {
+		return err
+	}
+	for _, e := range j.req.Exporters {
+		inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs))
+		if err != nil {
+			return err
+		}
+		j.outputs = append(j.outputs, inst)
+	}
+	return nil
 }
 
 // exporterAttrs returns the attributes with the time that the user set for the whole build.
@@ -93,6 +100,10 @@ func (j *job) run() (resp *Response, err error) {
 	defer j.solver.retire(j)
 	defer j.feed.close()
 	defer j.sched.Close()
+	defer j.cancel(nil)
+	if err := j.accept(); err != nil {
+		return nil, err
+	}
 	stop := j.watchSession()
 	defer stop()
 	resp, err = j.build(j.ctx)
