@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/session/filesync"
@@ -18,43 +19,90 @@ const (
 )
 
 const (
+	tarAttr    = "tar"
 	modeAttr   = "mode"
 	modeDelete = "delete"
 )
 
-// planExports checks exports and returns where the session puts their outputs.
-func planExports(exports []Export) (map[int]filesync.Output, error) {
-	outputs := map[int]filesync.Output{}
-	for i, e := range exports {
-		switch e.Type {
-		case ExporterLocal:
-			if e.OutputDir == "" {
-				return nil, fmt.Errorf("output directory is required for %s exporter", e.Type)
-			}
-			if e.Output != nil {
-				return nil, fmt.Errorf("output file writer is not supported by %s exporter", e.Type)
-			}
-			outputs[i] = filesync.Output{Dir: e.OutputDir, Delete: e.Attrs[modeAttr] == modeDelete}
-		case ExporterTar, ExporterOCI, ExporterDocker:
-			if e.OutputDir != "" {
-				return nil, fmt.Errorf("output directory is not supported by %s exporter", e.Type)
-			}
-			if e.Output == nil {
-				return nil, fmt.Errorf("output file writer is required for %s exporter", e.Type)
-			}
-			outputs[i] = filesync.Output{Open: e.Output}
-		default:
-			if e.Output != nil || e.OutputDir != "" {
-				return nil, fmt.Errorf("output is not supported by %s exporter", e.Type)
-			}
-		}
-	}
-	return outputs, nil
+// exportPlan says where the session puts what exporters send.
+type exportPlan struct {
+	// outputs are files and directories by the index of the exporter.
+	outputs map[int]filesync.Output
+	// layout is the directory of an OCI layout, empty if there is none.
+	layout string
 }
 
-// makeOutputDirs makes the directories of outputs that are still missing.
-func makeOutputDirs(outputs map[int]filesync.Output) error {
-	for _, o := range outputs {
+// planExports checks exports.
+func planExports(exports []Export) (*exportPlan, error) {
+	p := &exportPlan{outputs: map[int]filesync.Output{}}
+	for i, e := range exports {
+		var err error
+		switch e.Type {
+		case ExporterLocal:
+			err = p.addDir(i, e)
+		case ExporterOCI, ExporterDocker:
+			if asTar, perr := strconv.ParseBool(e.Attrs[tarAttr]); perr == nil && !asTar {
+				err = p.addLayout(e)
+				break
+			}
+			err = p.addFile(i, e)
+		case ExporterTar:
+			err = p.addFile(i, e)
+		default:
+			if e.Output != nil || e.OutputDir != "" {
+				err = fmt.Errorf("output is not supported by %s exporter", e.Type)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *exportPlan) addDir(i int, e Export) error {
+	if err := requireDir(e); err != nil {
+		return err
+	}
+	p.outputs[i] = filesync.Output{Dir: e.OutputDir, Delete: e.Attrs[modeAttr] == modeDelete}
+	return nil
+}
+
+func (p *exportPlan) addLayout(e Export) error {
+	if err := requireDir(e); err != nil {
+		return err
+	}
+	if p.layout != "" {
+		return fmt.Errorf("only one exporter can write an OCI layout: %s, %s", p.layout, e.OutputDir)
+	}
+	p.layout = e.OutputDir
+	return nil
+}
+
+func requireDir(e Export) error {
+	if e.OutputDir == "" {
+		return fmt.Errorf("output directory is required for %s exporter", e.Type)
+	}
+	if e.Output != nil {
+		return fmt.Errorf("output file writer is not supported by %s exporter", e.Type)
+	}
+	return nil
+}
+
+func (p *exportPlan) addFile(i int, e Export) error {
+	if e.OutputDir != "" {
+		return fmt.Errorf("output directory is not supported by %s exporter", e.Type)
+	}
+	if e.Output == nil {
+		return fmt.Errorf("output file writer is required for %s exporter", e.Type)
+	}
+	p.outputs[i] = filesync.Output{Open: e.Output}
+	return nil
+}
+
+// makeDirs makes the directories that are still missing.
+func (p *exportPlan) makeDirs() error {
+	for _, o := range p.outputs {
 		if o.Dir == "" {
 			continue
 		}
@@ -62,7 +110,18 @@ func makeOutputDirs(outputs map[int]filesync.Output) error {
 			return err
 		}
 	}
+	if p.layout != "" {
+		return os.MkdirAll(p.layout, 0o755)
+	}
 	return nil
+}
+
+// finish completes what the session has taken.
+func (p *exportPlan) finish(response map[string]string) error {
+	if p.layout == "" {
+		return nil
+	}
+	return tagLayout(p.layout, response)
 }
 
 func encodeExports(exports []Export) []*controlpb.Exporter {

@@ -3,6 +3,7 @@ package client
 import (
 	"io"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/openbuildkit/buildkit/api/event"
@@ -28,13 +29,16 @@ type SolveOpt struct {
 	// LocalMounts are directories by the name of the local source that reads them. The caller
 	// closes them after the build.
 	LocalMounts map[string]fsutil.FS
+	// OCIStores are content stores, such as OCI layouts, by the id that sources name.
+	OCIStores map[string]content.Store
 	// SharedKey tells the daemon which clients have the same files, so that it needs to be sent
 	// only changes.
 	SharedKey string
 	// Session are more services that the daemon may use.
 	Session []session.Attachable
 	// SharedSession is used instead of a session of the build. Its owner runs it and has allowed
-	// all that is needed; LocalMounts, Exports with outputs, SharedKey and Session must be empty.
+	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey and Session must be
+	// empty.
 	SharedSession *session.Session
 
 	// AllowedEntitlements are the privileges that the build may use.
@@ -63,7 +67,8 @@ type Export struct {
 	// Output opens the file that the output is written to, given the exporter's response; it is
 	// for the types tar, oci and docker. If it returns nil, the output is not sent.
 	Output func(meta map[string]string) (io.WriteCloser, error)
-	// OutputDir is the directory that the output is written to; it is for the type local.
+	// OutputDir is the directory that the output is written to, made if missing; it is for the
+	// type local, and for oci and docker with the attribute tar=false, which make an OCI layout.
 	OutputDir string
 }
 

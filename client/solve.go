@@ -10,11 +10,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/session"
+	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/filesync"
 )
 
@@ -65,38 +69,31 @@ func (c *Client) Build(ctx context.Context, opt SolveOpt, product string, fronte
 // build is one build on its way.
 type build struct {
 	client  *Client
+	opt     SolveOpt
 	req     *controlpb.SolveRequest
-	session *session.Session
-	// ownSession is set if the build runs the session.
-	ownSession bool
-	outputs    map[int]filesync.Output
-	progress   event.Sink
+	exports *exportPlan
 }
 
+// newBuild checks opt. It changes nothing.
 func (c *Client) newBuild(opt SolveOpt) (*build, error) {
-	outputs, err := planExports(opt.Exports)
+	exports, err := planExports(opt.Exports)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkCaches(opt.CacheExports, opt.CacheImports); err != nil {
 		return nil, err
 	}
-	b := &build{client: c, session: opt.SharedSession, outputs: outputs, progress: opt.Progress}
-	if b.session == nil {
-		b.ownSession = true
-		if b.session, err = newSession(opt, outputs); err != nil {
-			return nil, err
-		}
-	} else if len(opt.LocalMounts)+len(outputs)+len(opt.Session) > 0 || opt.SharedKey != "" {
+	if opt.SharedSession != nil && (len(opt.LocalMounts)+len(opt.OCIStores)+len(exports.outputs)+len(opt.Session) > 0 ||
+		exports.layout != "" || opt.SharedKey != "") {
 		return nil, errors.New("a shared session must hold all that the build needs")
 	}
+	b := &build{client: c, opt: opt, exports: exports}
 	attrs, err := frontendAttrs(opt)
 	if err != nil {
 		return nil, err
 	}
 	b.req = &controlpb.SolveRequest{
 		Ref:            opt.Ref,
-		Session:        b.session.ID(),
 		FrontendAttrs:  attrs,
 		FrontendInputs: opt.FrontendInputs,
 		Exporters:      encodeExports(opt.Exports),
@@ -144,7 +141,7 @@ func frontendAttrs(opt SolveOpt) (map[string]string, error) {
 	return attrs, nil
 }
 
-func newSession(opt SolveOpt, outputs map[int]filesync.Output) (*session.Session, error) {
+func newSession(opt SolveOpt, exports *exportPlan) (*session.Session, error) {
 	s, err := session.New(opt.SharedKey)
 	if err != nil {
 		return nil, err
@@ -152,13 +149,41 @@ func newSession(opt SolveOpt, outputs map[int]filesync.Output) (*session.Session
 	if len(opt.LocalMounts) > 0 {
 		s.Allow(filesync.NewProvider(opt.LocalMounts))
 	}
-	if len(outputs) > 0 {
-		s.Allow(filesync.NewTarget(outputs))
+	if len(exports.outputs) > 0 {
+		s.Allow(filesync.NewTarget(exports.outputs))
+	}
+	stores, err := contentStores(opt, exports)
+	if err != nil {
+		return nil, err
+	}
+	if len(stores) > 0 {
+		s.Allow(sessioncontent.NewProvider(stores))
 	}
 	for _, a := range opt.Session {
 		s.Allow(a)
 	}
 	return s, nil
+}
+
+// Ids by which the session knows content stores.
+const (
+	ociStorePrefix = "oci:"
+	exportStore    = "export"
+)
+
+func contentStores(opt SolveOpt, exports *exportPlan) (map[string]content.Store, error) {
+	stores := map[string]content.Store{}
+	for id, store := range opt.OCIStores {
+		stores[ociStorePrefix+id] = store
+	}
+	if exports.layout != "" {
+		store, err := local.NewStore(exports.layout)
+		if err != nil {
+			return nil, err
+		}
+		stores[exportStore] = store
+	}
+	return stores, nil
 }
 
 // run asks for the build and serves it until it has ended. The session, the request, its
@@ -168,14 +193,23 @@ func (b *build) run(ctx context.Context, frontend func(context.Context) error) (
 	if _, err := b.client.ListWorkers(ctx); err != nil {
 		return nil, err
 	}
-	if err := makeOutputDirs(b.outputs); err != nil {
+	if err := b.exports.makeDirs(); err != nil {
 		return nil, err
 	}
+	sess := b.opt.SharedSession
+	if sess == nil {
+		var err error
+		if sess, err = newSession(b.opt, b.exports); err != nil {
+			return nil, err
+		}
+		defer sess.Close()
+	}
+	b.req.Session = sess.ID()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var side sync.WaitGroup
-	if b.ownSession {
+	if sess != b.opt.SharedSession {
 		side.Go(func() {
-			if err := b.session.Run(ctx, b.client.dial); err != nil {
+			if err := sess.Run(ctx, b.client.dial); err != nil {
 				giveUp(ctx, cancel, err)
 			}
 		})
@@ -188,7 +222,7 @@ func (b *build) run(ctx context.Context, frontend func(context.Context) error) (
 		})
 	}
 	ended := make(chan struct{})
-	if b.progress != nil {
+	if b.opt.Progress != nil {
 		side.Go(func() { b.follow(ctx, ended) })
 	}
 	resp, err := b.client.control.Solve(ctx, b.req)
@@ -198,11 +232,11 @@ func (b *build) run(ctx context.Context, frontend func(context.Context) error) (
 	close(ended)
 	cancel(errBuildEnded)
 	side.Wait()
-	if b.ownSession {
-		b.session.Close()
-	}
 	if err != nil {
 		return nil, callError("failed to solve", err)
+	}
+	if err := b.exports.finish(resp.GetExporterResponse()); err != nil {
+		return nil, err
 	}
 	return &SolveResponse{Ref: b.req.Ref, ExporterResponse: resp.GetExporterResponse()}, nil
 }
@@ -229,7 +263,7 @@ func (b *build) follow(ctx context.Context, ended <-chan struct{}) {
 	heard := make(chan struct{}, 1)
 	go cutWhenSilent(ctx, cancel, ended, heard)
 	_ = b.client.Status(ctx, b.req.Ref, event.SinkFunc(func(batch event.Batch) {
-		b.progress.Emit(batch)
+		b.opt.Progress.Emit(batch)
 		select {
 		case heard <- struct{}{}:
 		default:

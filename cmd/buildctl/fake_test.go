@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	workerspb "github.com/openbuildkit/buildkit/api/workers"
+	"github.com/openbuildkit/buildkit/session"
+)
+
+// fakeDaemon answers builds by the name of their frontend: fail.v0 fails, request.v0 answers a
+// subrequest, others print their options into the exporter's response.
+type fakeDaemon struct {
+	controlpb.UnimplementedControlServer
+	sessions *session.Manager
+	returned chan *gatewaypb.ReturnRequest
+}
+
+func (d *fakeDaemon) ListWorkers(context.Context, *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	return &controlpb.ListWorkersResponse{Record: []*workerspb.WorkerRecord{{
+		ID:              "worker-one",
+		Labels:          map[string]string{"flavour": "fake", "org.mobyproject.buildkit.worker.oci.process-mode": "sandbox"},
+		Platforms:       []*pb.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}},
+		GCPolicy:        []*workerspb.GCPolicy{{All: true, Filters: []string{"type==a"}, KeepDuration: 3600e9, ReservedSpace: 1e9}},
+		BuildkitVersion: &workerspb.BuildkitVersion{Package: "p", Version: "v1", DockerfileVersion: "1.2"},
+		CDIDevices:      []*workerspb.CDIDevice{{Name: "v/c=n", AutoAllow: true}},
+	}}}, nil
+}
+
+func (d *fakeDaemon) Info(context.Context, *controlpb.InfoRequest) (*controlpb.InfoResponse, error) {
+	return &controlpb.InfoResponse{BuildkitVersion: &workerspb.BuildkitVersion{Package: "p", Version: "v1", Revision: "r", DockerfileVersion: "1.2"}}, nil
+}
+
+func (d *fakeDaemon) records() []*controlpb.UsageRecord {
+	return []*controlpb.UsageRecord{
+		{ID: strings.Repeat("a", 25), Size: 8192, Mutable: true, CreatedAt: timestamppb.Now(), Description: "local source for context", RecordType: "source.local"},
+		{ID: strings.Repeat("b", 25), Size: 3611395, InUse: true, CreatedAt: timestamppb.Now(), Parents: []string{"x", "y"}, UsageCount: 2, LastUsedAt: timestamppb.Now(), RecordType: "regular"},
+		{ID: strings.Repeat("c", 25), Size: 4096, Shared: true, CreatedAt: timestamppb.Now(), RecordType: "regular"},
+	}
+}
+
+func (d *fakeDaemon) DiskUsage(_ context.Context, req *controlpb.DiskUsageRequest) (*controlpb.DiskUsageResponse, error) {
+	if len(req.Filter) > 0 && req.Filter[0] == "none" {
+		return &controlpb.DiskUsageResponse{}, nil
+	}
+	return &controlpb.DiskUsageResponse{Record: d.records()}, nil
+}
+
+func (d *fakeDaemon) Prune(req *controlpb.PruneRequest, s controlpb.Control_PruneServer) error {
+	if len(req.Filter) > 0 {
+		return nil
+	}
+	for _, r := range d.records() {
+		if err := s.Send(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *fakeDaemon) Session(s controlpb.Control_SessionServer) error {
+	return d.sessions.HandleStream(s)
+}
+
+func (d *fakeDaemon) Solve(ctx context.Context, req *controlpb.SolveRequest) (*controlpb.SolveResponse, error) {
+	select {
+	case ret := <-d.returned:
+		if err := status.FromProto(ret.Error); err != nil {
+			return nil, err
+		}
+		resp := map[string]string{}
+		for k, v := range ret.Result.Metadata {
+			if name, ok := strings.CutPrefix(k, "frontend."); ok {
+				resp[name] = string(v)
+			}
+		}
+		if len(req.Exporters) > 0 {
+			resp["exporter"] = req.Exporters[0].Type
+		}
+		return &controlpb.SolveResponse{ExporterResponse: resp}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d *fakeDaemon) Status(_ *controlpb.StatusRequest, s controlpb.Control_StatusServer) error {
+	now := timestamppb.Now()
+	return s.Send(&controlpb.StatusResponse{
+		Vertexes: []*controlpb.Vertex{
+			{Digest: "sha256:a", Name: "[1/2] FROM a", Started: now, Completed: now},
+			{Digest: "sha256:b", Name: "[2/2] RUN b", Started: now, Completed: now},
+			{Digest: "sha256:c", Name: "[internal] c", Started: now, Completed: now, Cached: true},
+		},
+		Logs: []*controlpb.VertexLog{{Vertex: "sha256:b", Stream: 1, Msg: []byte("hello\n"), Timestamp: now}},
+	})
+}
+
+// fakeBridge is the gateway API of a fakeDaemon.
+type fakeBridge struct {
+	gatewaypb.UnimplementedLLBBridgeServer
+	d *fakeDaemon
+}
+
+func (b fakeBridge) Ping(context.Context, *gatewaypb.PingRequest) (*gatewaypb.PongResponse, error) {
+	return &gatewaypb.PongResponse{}, nil
+}
+
+func (b fakeBridge) Return(_ context.Context, req *gatewaypb.ReturnRequest) (*gatewaypb.ReturnResponse, error) {
+	b.d.returned <- req
+	return &gatewaypb.ReturnResponse{}, nil
+}
+
+func (b fakeBridge) Solve(_ context.Context, req *gatewaypb.SolveRequest) (*gatewaypb.SolveResponse, error) {
+	meta := map[string][]byte{}
+	switch req.Frontend {
+	case "fail.v0":
+		err := status.WithSource(status.New(2, "no such file"), &pb.SourceInfo{Filename: "Dockerfile", Data: []byte("FROM a\nCOPY x .\n")},
+			&pb.Range{Start: &pb.Position{Line: 2}, End: &pb.Position{Line: 2}})
+		return nil, err
+	case "request.v0":
+		meta["result.json"] = []byte(`{"a":1}`)
+		meta["version"] = []byte("1")
+		if req.FrontendOpt["requestid"] == "text" {
+			meta["result.txt"] = []byte("for people")
+		}
+	default:
+		for k, v := range req.FrontendOpt {
+			meta["frontend."+k] = []byte(v)
+		}
+		for _, md := range req.GetDefinition().GetMetadata() {
+			if md.IgnoreCache {
+				meta["frontend.ignore-cache"] = []byte("true")
+			}
+		}
+	}
+	return &gatewaypb.SolveResponse{Result: &gatewaypb.Result{Metadata: meta}}, nil
+}

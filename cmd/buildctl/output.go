@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	csvvalue "github.com/tonistiigi/go-csvvalue"
+	"golang.org/x/term"
+
+	"github.com/openbuildkit/buildkit/client"
+)
+
+// parseCSV reads fields of the form key=value. Keys become lower-case.
+func parseCSV(text string) (map[string]string, error) {
+	fields, err := csvvalue.Fields(text, nil)
+	if err != nil {
+		return nil, err
+	}
+	attrs := make(map[string]string, len(fields))
+	for _, field := range fields {
+		key, value, ok := strings.Cut(field, "=")
+		if !ok {
+			return nil, invalidValue(field)
+		}
+		attrs[strings.ToLower(key)] = value
+	}
+	return attrs, nil
+}
+
+// parseOutputs reads the values of --output. Output without a file goes to stdout.
+func parseOutputs(values []string, stdout *os.File) ([]client.Export, error) {
+	var out []client.Export
+	for _, value := range values {
+		e, err := parseOutput(value, stdout)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func parseOutput(value string, stdout *os.File) (client.Export, error) {
+	attrs, err := parseCSV(value)
+	if err != nil {
+		return client.Export{}, err
+	}
+	if attrs["type"] == "" {
+		return client.Export{}, errors.New("--output requires type=<type>")
+	}
+	if v, ok := attrs["output"]; ok {
+		return client.Export{}, fmt.Errorf("output=%s not supported for --output, you meant dest=%s?", v, v)
+	}
+	e := client.Export{Type: attrs["type"], Attrs: attrs}
+	delete(attrs, "type")
+	if err := setDestination(&e, stdout); err != nil {
+		return client.Export{}, fmt.Errorf("invalid output option: output: %w", err)
+	}
+	return e, nil
+}
+
+// setDestination takes dest out of the attributes.
+func setDestination(e *client.Export, stdout *os.File) error {
+	dest, given := e.Attrs["dest"]
+	delete(e.Attrs, "dest")
+	asFile := true
+	switch e.Type {
+	case client.ExporterLocal:
+		asFile = false
+	case client.ExporterTar:
+	case client.ExporterOCI, client.ExporterDocker:
+		if v, ok := e.Attrs["tar"]; ok {
+			var err error
+			if asFile, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("non-bool value specified for tar: %w", err)
+			}
+		}
+	default:
+		if given {
+			return fmt.Errorf("output %s is not supported by %s exporter", dest, e.Type)
+		}
+		return nil
+	}
+	if !asFile {
+		if dest == "" {
+			return fmt.Errorf("output directory is required for %s exporter", e.Type)
+		}
+		e.OutputDir = dest
+		return nil
+	}
+	if dest == "" || dest == "-" {
+		if term.IsTerminal(int(stdout.Fd())) {
+			return fmt.Errorf("output file is required for %s exporter. refusing to write to console", e.Type)
+		}
+		e.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
+		return nil
+	}
+	if st, err := os.Stat(dest); err == nil && st.IsDir() {
+		return errors.New("destination file is a directory")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("invalid destination file: %s: %w", dest, err)
+	}
+	e.Output = func(map[string]string) (io.WriteCloser, error) { return createOutput(dest) }
+	return nil
+}
+
+// keepOpen is a file that the output does not close.
+type keepOpen struct{ io.Writer }
+
+func (keepOpen) Close() error { return nil }
+
+// outputFile is removed if not all of it has come.
+type outputFile struct {
+	*os.File
+	regular bool
+}
+
+func createOutput(path string) (*outputFile, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &outputFile{f, st.Mode().IsRegular()}, nil
+}
+
+// CloseWithError ends an output that has failed.
+func (o *outputFile) CloseWithError(error) error {
+	err := o.Close()
+	if o.regular {
+		err = errors.Join(err, os.Remove(o.Name()))
+	}
+	return err
+}
