@@ -53,8 +53,13 @@ func validateExec(op *pb.ExecOp) error {
 	case len(op.Mounts) == 0:
 		return loadError("invalid exec op with no mounts")
 	}
+	return validateMounts(op.Mounts)
+}
+
+func validateMounts(mounts []*pb.Mount) error {
 	root := false
-	for _, m := range op.Mounts {
+	outputs := map[int64]bool{}
+	for _, m := range mounts {
 		if m == nil {
 			return loadError("invalid exec op with nil mount")
 		}
@@ -64,11 +69,28 @@ func validateExec(op *pb.ExecOp) error {
 			}
 			root = true
 		}
+		if !hasOutput(m) {
+			continue
+		}
+		// Results are kept by their number, which must not be larger than the op itself is.
+		if m.Output >= int64(len(mounts)) {
+			return loadError("invalid mount output %d of %s", m.Output, m.Dest)
+		}
+		if outputs[m.Output] {
+			return loadError("duplicate mount output %d", m.Output)
+		}
+		outputs[m.Output] = true
 	}
 	if !root {
 		return loadError("invalid exec op with no rootfs")
 	}
 	return nil
+}
+
+// hasOutput tells whether a result of the op is what was mounted. Other mounts have no tree that
+// could be one, whatever their number says.
+func hasOutput(m *pb.Mount) bool {
+	return m.Output >= 0 && (m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE)
 }
 
 func validateFile(op *pb.FileOp) error {

@@ -281,8 +281,11 @@ func (ms *execMounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable,
 // commit turns what was written into the outputs.
 func (ms *execMounts) commit(ctx context.Context) (_ []schedule.Result, err error) {
 	n := 0
-	for _, m := range ms.op.Mounts {
-		n = max(n, int(m.Output)+1)
+	for i := range ms.trees {
+		n = max(n, i+1)
+	}
+	for i := range ms.kept {
+		n = max(n, i+1)
 	}
 	outs := make([]schedule.Result, n)
 	defer func() {
