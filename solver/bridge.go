@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -126,10 +127,11 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 	blobs := &blob.Sources{}
 	b.job.sched.AddBlobs(blobs)
 	dgst, config, err := images.ResolveMeta(ctx, op, platform, opt.ResolveMode, source.Env{
-		Sessions: b.job.sessions, Scope: scope, Blobs: blobs,
+		Sessions: b.job.sessions, Scope: scope, Blobs: blobs, Memo: b.job.Memo(),
 	})
 	if err = done(err); err != nil {
-		return nil, err
+		_, ref, _ := strings.Cut(op.Identifier, "://")
+		return nil, fmt.Errorf("failed to resolve source metadata for %s: %w", ref, err)
 	}
 	meta.Image = &gateway.ImageMeta{Digest: dgst}
 	if !opt.NoConfig {

@@ -14,6 +14,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
+	"github.com/openbuildkit/buildkit/worker/source"
 )
 
 // job is one build from its request to its end.
@@ -29,6 +30,7 @@ type job struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
+	memo     source.Memo
 	mu       sync.Mutex
 	frontend string
 
@@ -201,6 +203,9 @@ func (j *job) admit(g *graph.Graph) error {
 	}
 	return nil
 }
+
+// Memo holds what the build has resolved.
+func (j *job) Memo() *source.Memo { return &j.memo }
 
 func (j *job) noteFrontend(name string) {
 	j.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
@@ -16,7 +17,7 @@ func asRequesterError(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, session.ErrLost) || errors.Is(err, session.ErrNoSession) {
+	if errors.Is(err, session.ErrLost) || errors.Is(err, session.ErrNoSession) || registry.IsDenied(err) {
 		return &schedule.RequesterError{Err: err}
 	}
 	switch status.Code(err) {

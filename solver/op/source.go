@@ -32,7 +32,7 @@ func (o *sourceOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.I
 	if err != nil {
 		return nil, err
 	}
-	inst, err := src.Instance(ident, source.Env{Sessions: env, Scope: env.Scope, Blobs: env.Blobs})
+	inst, err := src.Instance(ident, source.Env{Sessions: env, Scope: env.Scope, Blobs: env.Blobs, Memo: memoOf(env)})
 	if err != nil {
 		return nil, err
 	}
@@ -67,4 +67,15 @@ func (o *sourceOp) Run(ctx context.Context, _ *schedule.Env, _ []schedule.Result
 		return nil, asRequesterError(err)
 	}
 	return []schedule.Result{NewTree(ref)}, nil
+}
+
+// memoOf returns what the build that wants the source has resolved so far; if there are several,
+// that of one of them.
+func memoOf(env *schedule.Env) *source.Memo {
+	for _, v := range env.Values() {
+		if b, ok := v.(interface{ Memo() *source.Memo }); ok {
+			return b.Memo()
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/control"
 	"github.com/openbuildkit/buildkit/cmd/internal/version"
@@ -26,7 +27,8 @@ import (
 // assemble makes all parts, the lowest first. It starts nothing.
 func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) error {
 	sessions := session.NewManager()
-	w, err := d.newWorker(ctx, cfg, st, sessions)
+	registries := newRegistry(cfg, sessions)
+	w, err := d.newWorker(ctx, cfg, st, sessions, registries)
 	if err != nil {
 		return err
 	}
@@ -47,7 +49,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Sessions:     sessions,
 		Keys:         keys,
 		Frontends:    newFrontends(cfg.Frontends),
-		Exporters:    newExporters(w.Cache, sessions),
+		Exporters:    newExporters(w.Cache, sessions, registries),
 		Entitlements: cfg.Entitlements,
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
 	})
@@ -65,9 +67,10 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	return nil
 }
 
-func newExporters(trees *cache.Manager, sessions *session.Manager) exporter.Registry {
+func newExporters(trees *cache.Manager, sessions *session.Manager, registries *registry.Client) exporter.Registry {
 	images := &image.Store{Content: trees.Content(), Leases: trees.Leases()}
 	return exporter.Registry{
+		image.Type:         image.New(images, registries),
 		local.Type:         local.New(sessions),
 		tar.Type:           tar.New(sessions),
 		string(oci.OCI):    oci.New(oci.OCI, images, sessions),

@@ -24,7 +24,7 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 	cfg := &config.Config{}
 	cfg.SetDefaults(config.Host{Getenv: func(string) string { return "" }})
 	sessions := session.NewManager()
-	w, err := d.newWorker(t.Context(), cfg, st, sessions)
+	w, err := d.newWorker(t.Context(), cfg, st, sessions, newRegistry(cfg, sessions))
 	require.NoError(t, err)
 	caps := gateway.LLBCaps()
 
@@ -54,7 +54,7 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 		require.Equal(t, err == nil, caps[id], "%s: %v", id, err)
 	}
 
-	exporters := newExporters(w.Cache, sessions)
+	exporters := newExporters(w.Cache, sessions, nil)
 	require.True(t, caps[pb.CapExporterImageAnnotations])
 	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"})
 	require.Error(t, err, "annotations are read")

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cache/checksum"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/session"
@@ -33,7 +34,7 @@ import (
 )
 
 // newWorker makes the only worker, the one that drives an OCI runtime, with its cache.
-func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, sessions *session.Manager) (*worker.Worker, error) {
+func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, sessions *session.Manager, registries *registry.Client) (*worker.Worker, error) {
 	oci := &cfg.Workers.OCI
 	if err := findRuntime(ctx, oci); err != nil {
 		return nil, err
@@ -77,7 +78,6 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 	}
 	d.onClose(trees.Close)
 	log.G(ctx).Infof("worker %s: snapshotter %s (%s), runtime %s, network %s", id, trees.SnapshotterName(), trees.SnapshotterReason(), rt.Binary(), mode)
-	registries := newRegistry(cfg, sessions)
 	checksums := checksum.New()
 	return &worker.Worker{
 		ID:        id,
