@@ -21,6 +21,7 @@ import (
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/gc"
+	client "github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/solver"
 )
@@ -72,10 +73,12 @@ const timestampKey = "buildkit-current-timestamp"
 // Solve runs a build and answers when it has ended.
 func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (*controlpb.SolveResponse, error) {
 	r, err := decodeSolve(req)
-	if err != nil {
-		return nil, err
-	}
-	if r.Definition == nil && r.Frontend == "" {
+	switch {
+	case err != nil:
+		// It is a build all the same, one that fails: those who listen to it do not wait for it.
+		refused := func(context.Context, client.Client) (*client.Result, error) { return nil, err }
+		r = solver.Request{Ref: req.GetRef(), Internal: req.GetInternal(), Build: refused}
+	case r.Definition == nil && r.Frontend == "":
 		// The client drives the build: its calls name it from now on, however long it takes to start.
 		build, err := c.cfg.Builds.Register(r.Ref)
 		if err != nil {

@@ -194,7 +194,14 @@ func TestARequestThatCannotBeMetIsRefused(t *testing.T) {
 		"for outputs of no version": {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 31}, codes.InvalidArgument, "unknown compatibility version 31"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := controlpb.NewControlClient(serve(t, &daemon{})).Solve(t.Context(), tc.req)
+			var ref string
+			d := &daemon{solve: func(ctx context.Context, req solver.Request) (*solver.Response, error) {
+				ref = req.Ref
+				_, err := req.Build(ctx, nil)
+				return nil, err
+			}}
+			_, err := controlpb.NewControlClient(serve(t, d)).Solve(t.Context(), tc.req)
+			require.Equal(t, "b", ref, "the solver knows of it")
 			require.EqualError(t, err, tc.text)
 			require.Equal(t, tc.code, status.Code(err))
 		})
