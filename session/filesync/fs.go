@@ -3,11 +3,11 @@ package filesync
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +15,8 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 )
 
-// LocalFS is a directory of the local system as an fsutil.FS, for Send and Provider. Its
+// LocalFS is a directory of the local system as an fsutil.FS, for Send and Provider. It may be used
+// concurrently. Its
 // descriptions carry change tokens, and its files are opened beneath the directory. Sockets are
 // left out.
 type LocalFS struct {
@@ -58,17 +59,7 @@ func (l *LocalFS) Open(path string) (io.ReadCloser, error) {
 func (l *LocalFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	w := walker{base: l.path, fn: fn, links: map[inode]string{}, racy: time.Now().Add(-tokenGrace).UnixNano()}
 	target = strings.TrimPrefix(filepath.Clean(string(filepath.Separator)+target), string(filepath.Separator))
-	var err error
-	if target == "" {
-		err = w.dir(ctx, "")
-	} else {
-		var info fs.FileInfo
-		if info, err = os.Lstat(filepath.Join(l.path, target)); err == nil {
-			err = w.entry(ctx, target, fs.FileInfoToDirEntry(info))
-		} else {
-			err = fn(target, nil, err)
-		}
-	}
+	err := w.target(ctx, target)
 	if err == fs.SkipDir || err == fs.SkipAll {
 		return nil
 	}
@@ -89,89 +80,94 @@ type walker struct {
 	racy  int64            // change times from here on are not trusted; ns
 }
 
+// target visits the entry at rel, unless it is the root, and what is below it.
+func (w *walker) target(ctx context.Context, rel string) error {
+	if rel == "" {
+		return w.dir(ctx, "")
+	}
+	parent, err := os.Open(filepath.Join(w.base, filepath.Dir(rel)))
+	if err != nil {
+		return w.fn(rel, nil, err)
+	}
+	defer parent.Close()
+	err = w.entry(ctx, parent, rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return w.fn(rel, nil, err)
+	}
+	return err
+}
+
 // dir visits what is in a directory.
 func (w *walker) dir(ctx context.Context, rel string) error {
-	entries, err := os.ReadDir(filepath.Join(w.base, rel))
-	if err != nil && rel == "" {
+	d, err := os.Open(filepath.Join(w.base, rel))
+	if err != nil {
 		return err
 	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		info, lerr := os.Lstat(filepath.Join(w.base, rel))
-		if lerr != nil {
-			return nil
-		}
-		entry, derr := w.describe(rel, info)
-		if derr != nil {
-			return derr
-		}
-		return skipped(w.fn(rel, entry, err))
+		return err
 	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
-		if err := w.entry(ctx, filepath.Join(rel, e.Name()), e); err != nil {
-			return skipped(err)
+		if e.Type()&fs.ModeSocket != 0 {
+			continue
+		}
+		err := w.entry(ctx, d, filepath.Join(rel, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone since the directory was read
+		}
+		if err == fs.SkipDir {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// skipped takes the end of a directory for no error.
-func skipped(err error) error {
-	if err == fs.SkipDir {
-		return nil
-	}
-	return err
-}
-
 // entry visits an entry and what is below it. It returns fs.SkipDir if the rest of the directory
 // that it is in is not wanted.
-func (w *walker) entry(ctx context.Context, rel string, e fs.DirEntry) error {
+func (w *walker) entry(ctx context.Context, parent *os.File, rel string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if e.Type()&fs.ModeSocket != 0 {
+	st, err := w.describe(parent, rel)
+	if err != nil {
+		return err
+	}
+	if err := w.fn(rel, dirEntry{st}, nil); err != nil {
+		if err == fs.SkipDir && st.IsDir() {
+			return nil
+		}
+		return err
+	}
+	if !st.IsDir() {
 		return nil
 	}
-	info, err := e.Info()
-	if err == nil {
-		var entry fs.DirEntry
-		if entry, err = w.describe(rel, info); err == nil {
-			err = w.fn(rel, entry, nil)
-			if err == fs.SkipDir && info.IsDir() {
-				return nil
-			}
-			if err == nil && info.IsDir() {
-				err = w.dir(ctx, rel)
-			}
-			return err
+	err = w.dir(ctx, rel)
+	if err != nil && isUnreadable(err, filepath.Join(w.base, rel)) {
+		err = w.fn(rel, dirEntry{st}, err)
+		if err == fs.SkipDir {
+			return nil
 		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // gone since the directory was read
 	}
 	return err
 }
 
-// describe returns an entry with its description.
-func (w *walker) describe(rel string, info fs.FileInfo) (fs.DirEntry, error) {
-	full := filepath.Join(w.base, rel)
-	st := &types.Stat{Path: rel, Mode: uint32(info.Mode()), ModTime: info.ModTime().UnixNano()}
-	if !info.IsDir() {
-		st.Size = info.Size()
-	}
-	if info.Mode()&fs.ModeSymlink != 0 {
-		link, err := os.Readlink(full)
-		if err != nil {
-			return nil, err
-		}
-		st.Linkname = link
-	}
-	if err := describeSystem(w, full, info, st); err != nil {
-		return nil, fmt.Errorf("describe %s: %w", full, err)
-	}
-	return &fsutil.DirEntryInfo{Stat: st}, nil
+// dirEntry is an entry of one walk. Who gets it may change the description.
+type dirEntry struct{ st *types.Stat }
+
+func (e dirEntry) Name() string               { return filepath.Base(e.st.Path) }
+func (e dirEntry) IsDir() bool                { return e.st.IsDir() }
+func (e dirEntry) Type() fs.FileMode          { return modeOf(e.st).Type() }
+func (e dirEntry) Info() (fs.FileInfo, error) { return &fsutil.StatInfo{Stat: e.st}, nil }
+
+// isUnreadable reports whether err says that the directory itself could not be read.
+func isUnreadable(err error, path string) bool {
+	var perr *fs.PathError
+	return errors.As(err, &perr) && perr.Path == path
 }
 
 // firstPath returns the path under which a file with several was seen first, empty for the first.

@@ -4,8 +4,9 @@ package filesync
 
 import (
 	"encoding/binary"
-	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -15,33 +16,73 @@ import (
 
 const openNonblock = syscall.O_NONBLOCK
 
-// describeSystem adds what only the system knows: owner, device numbers, hard links, extended
-// attributes and the change token.
-func describeSystem(w *walker, full string, info fs.FileInfo, st *types.Stat) error {
-	sys, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return errors.ErrUnsupported
+// describe returns the description of the entry at rel, which is in parent.
+func (w *walker) describe(parent *os.File, rel string) (*types.Stat, error) {
+	var sys unix.Stat_t
+	dirfd, name := int(parent.Fd()), filepath.Base(rel)
+	full := w.base + "/" + rel
+	if err := unix.Fstatat(dirfd, name, &sys, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &fs.PathError{Op: "lstat", Path: full, Err: err}
 	}
-	st.Uid, st.Gid = sys.Uid, sys.Gid
-	if info.Mode()&fs.ModeDevice != 0 {
+	mode := fileMode(uint32(sys.Mode))
+	st := &types.Stat{
+		Path: rel, Mode: uint32(mode), Uid: sys.Uid, Gid: sys.Gid,
+		ModTime: unix.TimespecToNsec(sys.Mtim),
+	}
+	if !mode.IsDir() {
+		st.Size = sys.Size
+	}
+	if mode&fs.ModeDevice != 0 {
 		st.Devmajor = int64(unix.Major(uint64(sys.Rdev)))
 		st.Devminor = int64(unix.Minor(uint64(sys.Rdev)))
 	}
-	if !info.IsDir() && sys.Nlink > 1 {
-		first := w.firstPath(inode{uint64(sys.Dev), uint64(sys.Ino)}, st.Path)
-		if info.Mode()&fs.ModeSymlink == 0 {
-			st.Linkname = first
+	if mode&fs.ModeSymlink != 0 {
+		link, err := os.Readlink(full)
+		if err != nil {
+			return nil, err
 		}
+		st.Linkname = link
+	} else if !mode.IsDir() && sys.Nlink > 1 {
+		st.Linkname = w.firstPath(inode{uint64(sys.Dev), uint64(sys.Ino)}, rel)
 	}
-	if info.Mode().IsRegular() {
-		setToken(st, changeToken(sys, w.racy))
+	if mode.IsRegular() {
+		setToken(st, changeToken(&sys, w.racy))
 	}
-	return readXattrs(full, st)
+	return st, readXattrs(full, st)
+}
+
+// fileMode returns the mode of a file as Go has it.
+func fileMode(m uint32) fs.FileMode {
+	mode := fs.FileMode(m & 0o777)
+	switch m & unix.S_IFMT {
+	case unix.S_IFDIR:
+		mode |= fs.ModeDir
+	case unix.S_IFLNK:
+		mode |= fs.ModeSymlink
+	case unix.S_IFIFO:
+		mode |= fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		mode |= fs.ModeSocket
+	case unix.S_IFBLK:
+		mode |= fs.ModeDevice
+	case unix.S_IFCHR:
+		mode |= fs.ModeDevice | fs.ModeCharDevice
+	}
+	if m&unix.S_ISUID != 0 {
+		mode |= fs.ModeSetuid
+	}
+	if m&unix.S_ISGID != 0 {
+		mode |= fs.ModeSetgid
+	}
+	if m&unix.S_ISVTX != 0 {
+		mode |= fs.ModeSticky
+	}
+	return mode
 }
 
 // changeToken returns the token of a file: its change time in ns and its inode number.
-func changeToken(sys *syscall.Stat_t, racy int64) []byte {
-	changed := changeTime(sys)
+func changeToken(sys *unix.Stat_t, racy int64) []byte {
+	changed := unix.TimespecToNsec(sys.Ctim)
 	if changed >= racy {
 		return []byte{}
 	}

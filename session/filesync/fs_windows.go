@@ -2,15 +2,35 @@ package filesync
 
 import (
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/tonistiigi/fsutil/types"
 )
 
 const openNonblock = 0
 
-// describeSystem makes everything executable, which the system has no notion of.
-func describeSystem(_ *walker, _ string, _ fs.FileInfo, st *types.Stat) error {
-	perm := (st.Mode&uint32(fs.ModePerm) | 0o111) & 0o755
-	st.Mode = st.Mode&^uint32(fs.ModePerm) | perm
-	return nil
+// describe returns the description of the entry at rel. Everything is executable, which the system
+// has no notion of.
+func (w *walker) describe(_ *os.File, rel string) (*types.Stat, error) {
+	full := filepath.Join(w.base, rel)
+	info, err := os.Lstat(full)
+	if err != nil {
+		return nil, err
+	}
+	perm := info.Mode().Perm()&0o755 | 0o111
+	st := &types.Stat{
+		Path:    rel,
+		Mode:    uint32(info.Mode()&^fs.ModePerm | perm),
+		ModTime: info.ModTime().UnixNano(),
+	}
+	if !info.IsDir() {
+		st.Size = info.Size()
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		if st.Linkname, err = os.Readlink(full); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
 }

@@ -99,6 +99,7 @@ func (r *receiver) placeWanted(id uint32, st *types.Stat) error {
 	if st.Path == MetadataPath {
 		return nil // it is ours
 	}
+	setToken(st, nil) // what is kept must depend on the tree alone
 	if err := r.appendMetadata(st); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +95,7 @@ func (noTree) next(bool) (*oldEntry, error) { return nil, nil }
 // stateReader reads a state as an oldTree.
 type stateReader struct {
 	r    *bufio.Reader
+	buf  []byte
 	last *oldEntry
 	// racy is the modification time, in ns, from which on files may have changed unseen since
 	// they were described, if there are no change tokens to tell.
@@ -144,15 +146,28 @@ func (s *stateReader) read() (*oldEntry, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	var b bytes.Buffer
-	if _, err := io.CopyN(&b, s.r, int64(n)); err != nil {
-		return nil, errBadState
+	if err := s.fill(int(n)); err != nil {
+		return nil, err
 	}
 	st := &types.Stat{}
-	if err := st.UnmarshalVT(b.Bytes()); err != nil || checkPath(st.Path) != nil {
+	if err := st.UnmarshalVT(s.buf); err != nil || checkPath(st.Path) != nil {
 		return nil, errBadState
 	}
 	return &oldEntry{path: st.Path, dir: st.IsDir(), st: st}, nil
+}
+
+// fill reads n bytes into the buffer, which grows only with what is there.
+func (s *stateReader) fill(n int) error {
+	const step = 64 << 10
+	s.buf = s.buf[:0]
+	for len(s.buf) < n {
+		have := len(s.buf)
+		s.buf = slices.Grow(s.buf, min(step, n-have))[:have+min(step, n-have)]
+		if _, err := io.ReadFull(s.r, s.buf[have:]); err != nil {
+			return errBadState
+		}
+	}
+	return nil
 }
 
 // diskTree reads a directory as an oldTree. It reads what is in a directory at the moment that it

@@ -1,5 +1,0 @@
-package filesync
-
-import "syscall"
-
-func changeTime(sys *syscall.Stat_t) int64 { return sys.Ctim.Nano() }
