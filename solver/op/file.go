@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
@@ -69,7 +70,7 @@ func (o *fileOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, e
 			continue
 		}
 		reads[a.SecondaryInput] = append(reads[a.SecondaryInput], selector{
-			Path: path.Join("/", c.Src), Wildcard: c.AllowWildcard, Follow: c.FollowSymlink,
+			Path: path.Join("/", c.Src), Wildcard: c.AllowWildcard && strings.ContainsAny(c.Src, `*?[\`), Follow: c.FollowSymlink,
 			Include: c.IncludePatterns, Exclude: c.ExcludePatterns, Required: c.RequiredPaths,
 		})
 		c.Src = path.Base(c.Src)

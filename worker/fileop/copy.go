@@ -138,14 +138,15 @@ func unixPerm(m fs.FileMode) uint32 {
 
 // sources returns the paths to copy.
 func (c *copier) sources() ([]string, error) {
-	if !c.a.AllowWildcard {
+	if !c.a.AllowWildcard || !strings.ContainsAny(c.a.Src, `*?[\`) {
 		return []string{c.a.Src}, nil
 	}
 	found, err := glob(c.src, c.a.Src)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) == 0 && !c.a.AllowEmptyWildcard {
+	// A path that only has escapes names one file; only a pattern may match none.
+	if len(found) == 0 && (!c.a.AllowEmptyWildcard || !isPattern(c.a.Src)) {
 		return nil, fmt.Errorf("%s not found", c.a.Src)
 	}
 	for i := range found {
@@ -154,6 +155,19 @@ func (c *copier) sources() ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// isPattern tells whether a path has a wildcard that is not escaped.
+func isPattern(p string) bool {
+	for i := 0; i < len(p); i++ {
+		switch p[i] {
+		case '*', '?', '[':
+			return true
+		case '\\':
+			i++
+		}
+	}
+	return false
 }
 
 // isDirPath tells whether a path can only mean a directory.

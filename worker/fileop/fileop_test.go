@@ -123,6 +123,8 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "what patterns leave", src: "/d", dest: "/to", opt: func(c *pb.FileActionCopy) { c.ExcludePatterns = []string{"sub"} }, want: []string{"to/x=X"}},
 		{name: "what patterns take back", src: "/", dest: "/to", opt: func(c *pb.FileActionCopy) { c.ExcludePatterns = []string{"*", "!a.txt"} }, want: []string{"to/a.txt=A"}},
 		{name: "a missing file", src: "no", dest: "/x", opt: func(c *pb.FileActionCopy) { c.AllowWildcard = false }, err: "lstat /no: no such file or directory"},
+		{name: "a missing file, where a pattern may match nothing", src: "no", dest: "/x", err: "lstat /no: no such file or directory"},
+		{name: "a missing file with an escape", src: `n\*`, dest: "/x", err: "not found"},
 		{name: "no parents", src: "a.txt", dest: "/no/x", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, err: "failed to stat /no"},
 		{name: "outside", src: "../../../../etc/passwd", dest: "/x", opt: func(c *pb.FileActionCopy) { c.AllowWildcard = false }, err: "lstat /etc/passwd: no such file or directory"},
 		{name: "to outside", src: "a.txt", dest: "../../x", want: []string{"x=A"}},
