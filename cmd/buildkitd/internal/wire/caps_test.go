@@ -59,7 +59,7 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"})
 	require.Error(t, err, "annotations are read")
 	require.True(t, caps[pb.CapExporterSourceDateEpoch])
-	for _, typ := range []string{"oci", "docker", "tar", "local"} {
+	for _, typ := range []string{"image", "oci", "docker", "tar", "local"} {
 		_, err := exporters.Resolve(typ, map[string]string{"source-date-epoch": "yesterday"})
 		require.Error(t, err, typ)
 	}
