@@ -57,7 +57,7 @@ type bridge struct {
 
 func newDaemon() *daemon {
 	d := &daemon{sessions: session.NewManager()}
-	d.bridge.d, d.returned = d, make(chan *gatewaypb.ReturnRequest, 1)
+	d.d, d.returned = d, make(chan *gatewaypb.ReturnRequest, 1)
 	return d
 }
 
@@ -146,7 +146,7 @@ func (d *daemon) start(t *testing.T) *client.Client {
 	srv := grpc.NewServer(grpc.UnaryInterceptor(status.UnaryServer), grpc.StreamInterceptor(status.StreamServer))
 	controlpb.RegisterControlServer(srv, d)
 	gatewaypb.RegisterLLBBridgeServer(srv, &d.bridge)
-	go srv.Serve(l)
+	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
 	c, err := client.New("unix://" + addr)
 	require.NoError(t, err)
@@ -397,7 +397,7 @@ func TestWaitReturnsOnceTheDaemonIsThere(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, func() {
 		l, err := net.Listen("unix", addr)
 		if err == nil {
-			srv.Serve(l)
+			_ = srv.Serve(l)
 		}
 	})
 	defer srv.Stop()

@@ -116,7 +116,7 @@ func dial(t *testing.T, b *fakeBridge) grpc.ClientConnInterface {
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.UnaryInterceptor(status.UnaryServer), grpc.StreamInterceptor(status.StreamServer))
 	gatewaypb.RegisterLLBBridgeServer(srv, b)
-	go srv.Serve(l)
+	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
 	cc, err := grpc.NewClient("passthrough:///fake",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
@@ -356,12 +356,12 @@ func TestAFrontendIsServedOverStandardStreams(t *testing.T) {
 	srv := grpc.NewServer()
 	gatewaypb.RegisterLLBBridgeServer(srv, b)
 	l := bufconn.Listen(1 << 20)
-	go srv.Serve(l)
+	go func() { _ = srv.Serve(l) }()
 	defer srv.Stop()
 	conn, err := l.Dial()
 	require.NoError(t, err)
-	go io.Copy(conn, toDaemon)
-	go io.Copy(fromDaemon, conn)
+	go func() { _, _ = io.Copy(conn, toDaemon) }()
+	go func() { _, _ = io.Copy(fromDaemon, conn) }()
 
 	env := []string{
 		"BUILDKIT_FRONTEND_OPT_0=build-arg:A=b=c", "BUILDKIT_FRONTEND_OPT_1=no-cache=", "PATH=/bin",

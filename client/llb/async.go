@@ -6,7 +6,7 @@ import "context"
 // marshalled.
 type deferred struct {
 	prev State
-	f    func(*resolver, State) (State, error)
+	f    func(context.Context, *resolver, State) (State, error)
 }
 
 // AsyncFunc derives a State. It is called at most once per Marshal; c are the options of that.
@@ -15,8 +15,8 @@ type AsyncFunc func(ctx context.Context, s State, c Constraints) (State, error)
 // Async defers f until the result is marshalled. What is derived from the returned State waits
 // for it in turn.
 func (s State) Async(f AsyncFunc) State {
-	return State{deferred: &deferred{prev: s, f: func(r *resolver, s State) (State, error) {
-		return f(r.ctx, s, r.constraints)
+	return State{deferred: &deferred{prev: s, f: func(ctx context.Context, r *resolver, s State) (State, error) {
+		return f(ctx, s, r.constraints)
 	}}}
 }
 
@@ -25,20 +25,19 @@ func (s State) then(f func(State) State) State {
 	if s.deferred == nil {
 		return f(s)
 	}
-	return State{deferred: &deferred{prev: s, f: func(_ *resolver, s State) (State, error) {
+	return State{deferred: &deferred{prev: s, f: func(_ context.Context, _ *resolver, s State) (State, error) {
 		return f(s), nil
 	}}}
 }
 
 // resolver holds what one Marshal knows: its options and the outcome of deferred States.
 type resolver struct {
-	ctx         context.Context
 	constraints Constraints
 	known       map[*deferred]State
 }
 
-func newResolver(ctx context.Context, opts []MarshalOption) *resolver {
-	r := &resolver{ctx: ctx, known: map[*deferred]State{}}
+func newResolver(opts []MarshalOption) *resolver {
+	r := &resolver{known: map[*deferred]State{}}
 	for _, o := range opts {
 		o.applyMarshal(&r.constraints)
 	}
@@ -46,7 +45,7 @@ func newResolver(ctx context.Context, opts []MarshalOption) *resolver {
 }
 
 // resolve returns what s turns out to be. It walks chains of deferred States without recursion.
-func (r *resolver) resolve(s State) (State, error) {
+func (r *resolver) resolve(ctx context.Context, s State) (State, error) {
 	// A task is either a State to derive from the one at hand or, once that is done, a State
 	// whose outcome is the one at hand.
 	type task struct {
@@ -77,11 +76,11 @@ func (r *resolver) resolve(s State) (State, error) {
 			continue
 		}
 		t.done = true
-		if err := context.Cause(r.ctx); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return State{}, err
 		}
 		var err error
-		if s, err = t.d.f(r, s); err != nil {
+		if s, err = t.d.f(ctx, r, s); err != nil {
 			return State{}, err
 		}
 	}

@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -29,7 +30,7 @@ func FromDefinition(def *pb.Definition) (State, error) {
 		return State{}, err
 	}
 	s := State{edge: e}
-	if p := e.vertex.(*definitionOp).op.Platform; p != nil {
+	if p := d.ops[digest.Digest(last.Inputs[0].Digest)].op.Platform; p != nil {
 		spec := p.Spec()
 		s.settings.platform = &spec
 	}
@@ -98,7 +99,7 @@ type definitionOp struct {
 	inputs []edge
 }
 
-func (o *definitionOp) plan(*resolver) (*plan, error) {
+func (o *definitionOp) plan(context.Context, *resolver) (*plan, error) {
 	return &plan{inputs: o.inputs, build: func([]*pb.Input) (*content, error) {
 		md := &pb.OpMetadata{}
 		if m := o.def.def.Metadata[string(o.digest)]; m != nil {

@@ -2,6 +2,7 @@ package llb
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -78,7 +79,7 @@ func newExecOp(info runInfo) *execOp {
 	return &execOp{info}
 }
 
-func (o *execOp) plan(r *resolver) (*plan, error) {
+func (o *execOp) plan(ctx context.Context, r *resolver) (*plan, error) {
 	info := &o.info
 	if info.err != nil {
 		return nil, info.err
@@ -86,7 +87,7 @@ func (o *execOp) plan(r *resolver) (*plan, error) {
 	if len(info.args) == 0 {
 		return nil, errors.New("arguments are required")
 	}
-	base, err := r.resolve(info.base)
+	base, err := r.resolve(ctx, info.base)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (o *execOp) plan(r *resolver) (*plan, error) {
 		if i > 0 && m.target == "/" {
 			return nil, errors.New("mount /: the root of a process is the State that it runs in")
 		}
-		if m.source, err = r.resolve(m.source); err != nil {
+		if m.source, err = r.resolve(ctx, m.source); err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.target, err)
 		}
 		if m.source.edge.vertex == nil {

@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"context"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -275,8 +276,8 @@ type fileOp struct {
 	constraints opConstraints
 }
 
-func (o *fileOp) plan(r *resolver) (*plan, error) {
-	base, err := r.resolve(o.base)
+func (o *fileOp) plan(ctx context.Context, r *resolver) (*plan, error) {
+	base, err := r.resolve(ctx, o.base)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +295,7 @@ func (o *fileOp) plan(r *resolver) (*plan, error) {
 	hasSource := make([]bool, len(changes))
 	for i, c := range changes {
 		if c, ok := c.(*copyOp); ok {
-			src, err := r.resolve(c.source)
+			src, err := r.resolve(ctx, c.source)
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,10 @@
 package llb
 
-import pb "github.com/openbuildkit/buildkit/api/llb"
+import (
+	"context"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+)
 
 // LocalOption changes how a directory of the client is read.
 type LocalOption interface {
@@ -32,12 +36,12 @@ func (l *localOp) state() State {
 	return s
 }
 
-func (l *localOp) plan(r *resolver) (*plan, error) {
+func (l *localOp) plan(ctx context.Context, r *resolver) (*plan, error) {
 	_, session := l.info.attrs[pb.AttrLocalSession]
 	_, unique := l.info.attrs[pb.AttrLocalUnique]
 	id := r.constraints.LocalUniqueID
 	if id == "" || session || unique {
-		return l.sourceOp.plan(r)
+		return l.sourceOp.plan(ctx, r)
 	}
 	src := sourceOp{identifier: l.identifier, info: l.info}
 	src.info.attrs = map[string]string{pb.AttrLocalUnique: id}
@@ -45,7 +49,7 @@ func (l *localOp) plan(r *resolver) (*plan, error) {
 		src.info.attrs[k] = v
 	}
 	src.info.caps = appendCopy(l.info.caps, pb.CapSourceLocalUnique)
-	return src.plan(r)
+	return src.plan(ctx, r)
 }
 
 // SessionID reads from this session rather than from any of the build.

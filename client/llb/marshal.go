@@ -13,7 +13,7 @@ import (
 // vertex is an op that is not yet serialized. Vertices are compared by identity.
 type vertex interface {
 	// plan resolves what the op reads.
-	plan(r *resolver) (*plan, error)
+	plan(ctx context.Context, r *resolver) (*plan, error)
 }
 
 // plan is an op whose inputs are known but not yet serialized.
@@ -49,11 +49,11 @@ func encode(op *pb.Op, c *opConstraints, caps []string) (*content, error) {
 // Marshal writes down the graph that yields s: ops with dependencies first, each once, and last
 // an entry that names the result. The definition of an empty tree is empty.
 func (s State) Marshal(ctx context.Context, opts ...MarshalOption) (*pb.Definition, error) {
-	return newResolver(ctx, opts).marshal(s)
+	return newResolver(opts).marshal(ctx, s)
 }
 
-func (r *resolver) marshal(s State) (*pb.Definition, error) {
-	s, err := r.resolve(s)
+func (r *resolver) marshal(ctx context.Context, s State) (*pb.Definition, error) {
+	s, err := r.resolve(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -65,13 +65,13 @@ func (r *resolver) marshal(s State) (*pb.Definition, error) {
 		sources: newSourceCollector(),
 		done:    map[vertex]digest.Digest{},
 	}
-	if err := w.walk(r, s.edge.vertex); err != nil {
+	if err := w.walk(ctx, r, s.edge.vertex); err != nil {
 		return nil, err
 	}
 	if err := w.finish(s.edge); err != nil {
 		return nil, err
 	}
-	w.def.Source, err = w.sources.marshal(r)
+	w.def.Source, err = w.sources.marshal(ctx, r)
 	return w.def, err
 }
 
@@ -82,7 +82,7 @@ type writer struct {
 }
 
 // walk writes root and all that it depends on, depth first.
-func (w *writer) walk(r *resolver, root vertex) error {
+func (w *writer) walk(ctx context.Context, r *resolver, root vertex) error {
 	type visit struct {
 		vertex vertex
 		plan   *plan
@@ -92,11 +92,11 @@ func (w *writer) walk(r *resolver, root vertex) error {
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]
 		if top.plan == nil {
-			if err := context.Cause(r.ctx); err != nil {
+			if err := context.Cause(ctx); err != nil {
 				return err
 			}
 			var err error
-			if top.plan, err = top.vertex.plan(r); err != nil {
+			if top.plan, err = top.vertex.plan(ctx, r); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -42,11 +43,11 @@ func deferUntilKnown(states []State, f func([]State) State) State {
 	if !slices.ContainsFunc(states, func(s State) bool { return s.deferred != nil }) {
 		return f(slices.Clone(states))
 	}
-	return State{deferred: &deferred{f: func(r *resolver, _ State) (State, error) {
+	return State{deferred: &deferred{f: func(ctx context.Context, r *resolver, _ State) (State, error) {
 		known := make([]State, len(states))
 		for i, s := range states {
 			var err error
-			if known[i], err = r.resolve(s); err != nil {
+			if known[i], err = r.resolve(ctx, s); err != nil {
 				return State{}, err
 			}
 		}
@@ -59,10 +60,10 @@ type mergeOp struct {
 	constraints opConstraints
 }
 
-func (o *mergeOp) plan(r *resolver) (*plan, error) {
+func (o *mergeOp) plan(ctx context.Context, r *resolver) (*plan, error) {
 	p := &plan{}
 	for _, s := range o.inputs {
-		s, err := r.resolve(s)
+		s, err := r.resolve(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -88,12 +89,12 @@ type diffOp struct {
 	constraints  opConstraints
 }
 
-func (o *diffOp) plan(r *resolver) (*plan, error) {
-	lower, err := r.resolve(o.lower)
+func (o *diffOp) plan(ctx context.Context, r *resolver) (*plan, error) {
+	lower, err := r.resolve(ctx, o.lower)
 	if err != nil {
 		return nil, err
 	}
-	upper, err := r.resolve(o.upper)
+	upper, err := r.resolve(ctx, o.upper)
 	if err != nil {
 		return nil, err
 	}
@@ -134,10 +135,10 @@ type requireOp struct {
 	constraints opConstraints
 }
 
-func (o *requireOp) plan(r *resolver) (*plan, error) {
+func (o *requireOp) plan(ctx context.Context, r *resolver) (*plan, error) {
 	p := &plan{}
 	for i, s := range append([]State{o.base}, o.deps...) {
-		s, err := r.resolve(s)
+		s, err := r.resolve(ctx, s)
 		if err != nil {
 			return nil, err
 		}

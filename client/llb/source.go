@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"context"
 	"encoding/json"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -62,7 +63,7 @@ func (s *sourceOp) state() State {
 	return st
 }
 
-func (s *sourceOp) plan(r *resolver) (*plan, error) {
+func (s *sourceOp) plan(ctx context.Context, r *resolver) (*plan, error) {
 	return &plan{build: func([]*pb.Input) (*content, error) {
 		op := &pb.Op{
 			Op:          &pb.Op_Source{Source: &pb.SourceOp{Identifier: s.identifier, Attrs: s.info.attrs}},

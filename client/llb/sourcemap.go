@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"context"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -72,7 +73,7 @@ func (c *sourceCollector) add(dgst digest.Digest, locations []*sourceLocation) {
 	c.locations[dgst] = known
 }
 
-func (c *sourceCollector) marshal(r *resolver) (*pb.Source, error) {
+func (c *sourceCollector) marshal(ctx context.Context, r *resolver) (*pb.Source, error) {
 	src := &pb.Source{Locations: make(map[string]*pb.Locations, len(c.order))}
 	for _, dgst := range c.order {
 		ls := &pb.Locations{}
@@ -84,7 +85,7 @@ func (c *sourceCollector) marshal(r *resolver) (*pb.Source, error) {
 	for _, m := range c.sources {
 		info := m.info
 		if m.origin != nil {
-			def, err := r.marshal(*m.origin)
+			def, err := r.marshal(ctx, *m.origin)
 			if err != nil {
 				return nil, err
 			}

@@ -156,7 +156,7 @@ func (s State) ValidExitCodes(codes ...int) State {
 
 // GetEnv returns an environment variable of s. Options and errors are those of Marshal.
 func (s State) GetEnv(ctx context.Context, key string, opts ...MarshalOption) (value string, ok bool, err error) {
-	s, err = newResolver(ctx, opts).resolve(s)
+	s, err = newResolver(opts).resolve(ctx, s)
 	if err != nil {
 		return "", false, err
 	}
@@ -166,7 +166,7 @@ func (s State) GetEnv(ctx context.Context, key string, opts ...MarshalOption) (v
 
 // Env returns the environment of s as "key=value", in the order set.
 func (s State) Env(ctx context.Context, opts ...MarshalOption) ([]string, error) {
-	s, err := newResolver(ctx, opts).resolve(s)
+	s, err := newResolver(opts).resolve(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s State) Env(ctx context.Context, opts ...MarshalOption) ([]string, error)
 
 // GetDir returns the working directory of s, "/" if none was set.
 func (s State) GetDir(ctx context.Context, opts ...MarshalOption) (string, error) {
-	s, err := newResolver(ctx, opts).resolve(s)
+	s, err := newResolver(opts).resolve(ctx, s)
 	if err != nil {
 		return "", err
 	}
@@ -184,13 +184,13 @@ func (s State) GetDir(ctx context.Context, opts ...MarshalOption) (string, error
 
 // GetUser returns the user of s, empty if none was set.
 func (s State) GetUser(ctx context.Context, opts ...MarshalOption) (string, error) {
-	s, err := newResolver(ctx, opts).resolve(s)
+	s, err := newResolver(opts).resolve(ctx, s)
 	return s.settings.user, err
 }
 
 // GetPlatform returns the platform of s, nil if none was set.
 func (s State) GetPlatform(ctx context.Context, opts ...MarshalOption) (*ocispec.Platform, error) {
-	s, err := newResolver(ctx, opts).resolve(s)
+	s, err := newResolver(opts).resolve(ctx, s)
 	return s.settings.platform, err
 }
 

@@ -119,7 +119,7 @@ func plainOutput(t *testing.T, getenv func(string) string, build func(script)) s
 }
 
 func sleep(s float64) {
-	time.Sleep(time.Duration(s * float64(time.Second)))
+	<-time.After(time.Duration(s * float64(time.Second)))
 	synctest.Wait()
 }
 
@@ -287,9 +287,10 @@ func TestJSONHasOneObjectALine(t *testing.T) {
 	var out bytes.Buffer
 	_, err = out.ReadFrom(r)
 	require.NoError(t, err)
-	require.Equal(t, `{"vertexes":[{"digest":"sha256:a","name":"n","started":"2026-01-02T03:04:05.000000006Z","progressGroup":{"id":"g","weak":true}}],"statuses":[{"id":"s","vertex":"sha256:a","current":0,"timestamp":"2026-01-02T03:04:05.000000006Z"}]}
+	want := `{"vertexes":[{"digest":"sha256:a","name":"n","started":"2026-01-02T03:04:05.000000006Z","progressGroup":{"id":"g","weak":true}}],"statuses":[{"id":"s","vertex":"sha256:a","current":0,"timestamp":"2026-01-02T03:04:05.000000006Z"}]}
 {"logs":[{"vertex":"sha256:a","stream":1,"data":"aGk=","timestamp":"2026-01-02T03:04:05.000000006Z"}],"warnings":[{"vertex":"sha256:a","level":1,"short":"dw=="}]}
-`, out.String())
+`
+	require.Equal(t, want, out.String())
 	require.True(t, json.Valid(bytes.Split(out.Bytes(), []byte("\n"))[0]))
 }
 

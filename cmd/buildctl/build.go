@@ -65,7 +65,7 @@ func newBuildCommand(a *app) *cobra.Command {
 		Short:   "build",
 		Example: "  buildctl build --frontend dockerfile.v0 --opt target=foo --opt build-arg:foo=bar " +
 			"--local context=. --local dockerfile=. --output type=image,name=docker.io/username/image,push=true",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBuild(cmd, a, b) },
 	}
 	f := cmd.Flags()

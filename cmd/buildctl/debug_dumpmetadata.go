@@ -21,7 +21,7 @@ func newDumpMetadataCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dump-metadata",
 		Short: "dump the meta in human-readable format.  This command requires the daemon NOT to be running.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return dumpMetadata(cmd.OutOrStdout(), root)
 		},

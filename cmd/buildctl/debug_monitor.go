@@ -17,7 +17,7 @@ func newMonitorCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "monitor",
 		Short: "display build events",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client(cmd.Context())
 			if err != nil {

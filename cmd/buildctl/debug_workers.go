@@ -23,7 +23,7 @@ func newWorkersCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "workers",
 		Short: "list workers",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tmpl, err := parseFormat(format)
 			if err != nil {

@@ -15,7 +15,7 @@ func newDialStdioCommand(a *app) *cobra.Command {
 		Use:    "dial-stdio",
 		Short:  "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return dialStdio(a.flags.addr, os.Stdin, os.Stdout)
 		},

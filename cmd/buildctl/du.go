@@ -25,7 +25,7 @@ func newDuCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "du",
 		Short: "disk usage",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runDu(cmd, a, o) },
 	}
 	f := cmd.Flags()

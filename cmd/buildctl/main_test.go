@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 			srv := grpc.NewServer(grpc.UnaryInterceptor(status.UnaryServer), grpc.StreamInterceptor(status.StreamServer))
 			controlpb.RegisterControlServer(srv, d)
 			gatewaypb.RegisterLLBBridgeServer(srv, fakeBridge{d: d})
-			go srv.Serve(l)
+			go func() { _ = srv.Serve(l) }()
 			env.Defer(srv.Stop)
 			env.Setenv("BUILDKIT_HOST", "unix://"+sock)
 			env.Setenv("SOCK", sock)

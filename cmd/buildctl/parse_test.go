@@ -76,7 +76,9 @@ func TestOutputsAreParsed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = w.Write([]byte("part"))
 	require.NoError(t, err)
-	require.NoError(t, w.(interface{ CloseWithError(error) error }).CloseWithError(os.ErrClosed))
+	file, ok := w.(*outputFile)
+	require.True(t, ok)
+	require.NoError(t, file.CloseWithError(os.ErrClosed))
 	require.NoFileExists(t, filepath.Join(dir, "f.tar"), "a part of an output was left")
 }
 
