@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,7 +18,7 @@ import (
 
 // upper returns the folder that a tree is written to, so that a test of many steps need not mount.
 func upper(t testing.TB, m *cache.MutableRef) (string, func() error) {
-	mnt, err := m.Mount(t.Context(), false)
+	mnt, err := m.Mount(context.Background(), false)
 	require.NoError(t, err)
 	mounts, release, err := mnt.Mount()
 	require.NoError(t, err)

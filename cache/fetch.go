@@ -18,6 +18,9 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
+// fetchPrefix begins the names of blobs while they are being fetched.
+const fetchPrefix = "fetch-"
+
 // progressInterval is how often a transfer reports.
 const progressInterval = 150 * time.Millisecond
 
@@ -188,7 +191,7 @@ func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Acces
 func (m *Manager) transfer(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (err error) {
 	p := startProgress(src.Scope(), desc)
 	defer func() { p.end(err) }()
-	ref := "fetch-" + desc.Digest.String()
+	ref := fetchPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(ctx, m.content, content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
 		return nil

@@ -189,13 +189,16 @@ func (m *Manager) writeBlob(ctx context.Context, v variant, w io.Writer) error {
 	return err
 }
 
+// makePrefix begins the names of blobs while they are being made.
+const makePrefix = "make-"
+
 // compress stores what write writes as a blob under the record's lease.
 func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionOpt, write func(io.Writer) error) (variant, digest.Digest, error) {
 	ctx, err := m.lease(ctx, r)
 	if err != nil {
 		return variant{}, "", err
 	}
-	ref := "make-" + r.id + "-" + newID()
+	ref := makePrefix + r.id + "-" + newID()
 	w, err := content.OpenWriter(ctx, m.content, content.WithRef(ref))
 	if err != nil {
 		return variant{}, "", err

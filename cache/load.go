@@ -25,7 +25,13 @@ func (m *Manager) load(ctx context.Context) error {
 	if err := l.removeOrphans(ctx); err != nil {
 		return err
 	}
-	return l.leases(ctx)
+	if err := l.leases(ctx); err != nil {
+		return err
+	}
+	if l.clean {
+		return nil
+	}
+	return m.recoverBlobs(ctx)
 }
 
 type loader struct {
@@ -113,7 +119,7 @@ func (l *loader) good(r *record) bool {
 	if _, known := l.verdicts[r.id]; known {
 		return l.verdicts[r.id]
 	}
-	if r.state.Boot != "" && r.state.Boot != bootID() {
+	if r.state.Boot != "" && r.state.Boot != l.m.boot {
 		// The machine went down before the files were on disk.
 		return false
 	}
@@ -131,9 +137,10 @@ func (l *loader) good(r *record) bool {
 	case r.state.Tree == active:
 		return begun
 	}
-	// What is left is lazy, or can be: a tree that is gone is made from the blobs again.
+	// What is left is lazy, or can be again. A blob that was made here is not enough: what
+	// removed the tree was about to remove the record.
 	r.state.Tree = none
-	return len(r.state.Blobs) > 0
+	return slices.ContainsFunc(r.state.Blobs, func(v variant) bool { return !v.Made })
 }
 
 // link connects the good records.

@@ -28,7 +28,9 @@ import (
 type Manager struct {
 	closer
 
-	dir       string
+	dir string
+	// boot names the run of the machine.
+	boot      string
 	store     *recordstore.Store
 	snapshots *snapshot.Store
 	bolt      *bbolt.DB
@@ -116,7 +118,7 @@ func (m *Manager) GetMutable(ctx context.Context, id string) (*MutableRef, error
 	r.handles++
 	r.writes++
 	r.size = -1
-	r.state.Writing, r.state.Boot = true, bootID()
+	r.state.Writing, r.state.Boot = true, m.boot
 	m.put(r)
 	m.mu.Unlock()
 	ref := &MutableRef{m: m, rec: r}
@@ -139,7 +141,7 @@ func (m *Manager) New(ctx context.Context, parent *Ref, acc Access, opt NewOpt) 
 	r := m.newRecord(parent, opt.Description)
 	r.retain = opt.Retain
 	r.state.Mutable, r.state.Writing, r.state.Tree = true, true, active
-	r.state.Boot = bootID()
+	r.state.Boot = m.boot
 	if parent == nil {
 		if err := m.snapshots.Prepare(ctx, activeKey(r.id), ""); err != nil {
 			return nil, fmt.Errorf("make an empty tree: %w", err)

@@ -44,7 +44,12 @@ type Config struct {
 
 // Open opens the cache below cfg.Root, or makes one. Records whose bytes did not survive a crash
 // are dropped, and what no record stands for is removed, in part after Open has returned.
-func Open(ctx context.Context, cfg Config) (_ *Manager, err error) {
+func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	return open(ctx, cfg, bootID())
+}
+
+// open opens the cache in the run of the machine that boot names.
+func open(ctx context.Context, cfg Config, boot string) (_ *Manager, err error) {
 	root, err := filepath.Abs(cfg.Root)
 	if err != nil {
 		return nil, err
@@ -58,6 +63,7 @@ func Open(ctx context.Context, cfg Config) (_ *Manager, err error) {
 	}
 	m := &Manager{
 		dir:     dir,
+		boot:    boot,
 		records: map[string]*record{},
 		layers:  map[layerKey]*record{},
 		index:   map[indexKey]map[string]*record{},

@@ -134,7 +134,7 @@ func (m *Manager) unpack(ctx context.Context, r *record, v variant, acc Access) 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.state.Tree = settled
-	r.state.Boot = bootID()
+	r.state.Boot = m.boot
 	r.size = -1
 	r.writes++
 	m.put(r)

@@ -150,14 +150,14 @@ func syncFS(dir string) error {
 	return nil
 }
 
-// bootID names this run of the machine; empty if the kernel does not tell.
-var bootID = sync.OnceValue(func() string {
+// bootID names this run of the machine.
+func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(id))
-})
+}
 
 // runContext returns a context for work that is shared and ends with the manager.
 func (m *Manager) runContext() (context.Context, context.CancelCauseFunc) {
