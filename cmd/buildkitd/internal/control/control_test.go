@@ -414,20 +414,18 @@ func TestASessionIsServed(t *testing.T) {
 	cc := serve(t, &daemon{})
 	s, err := session.New("")
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	dial := session.GRPCDialer(controlpb.NewControlClient(cc))
 	dialled := make(chan struct{})
 	go func() {
-		ran <- s.Run(ctx, func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
+		ran <- s.Run(t.Context(), func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
 			defer close(dialled)
 			return dial(ctx, proto, meta)
 		})
 	}()
 	<-dialled
 	require.NoError(t, s.Close())
-	cancel()
-	<-ran
+	require.NoError(t, <-ran)
 }
 
 func TestHealthAndReflectionAreServed(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/gc"
@@ -68,16 +68,18 @@ func TestAUnixSocketIsForOwnerAndGroup(t *testing.T) {
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o660), info.Mode().Perm())
-	require.EqualValues(t, gid, info.Sys().(*syscall.Stat_t).Gid)
+	var owner unix.Stat_t
+	require.NoError(t, unix.Stat(path, &owner))
+	require.EqualValues(t, gid, owner.Gid)
 
 	_, err = listen(cfg)
 	require.EqualError(t, err, "listen on "+path+": another daemon serves it")
 	open.close()
 
 	// What a daemon that was killed leaves is replaced.
-	stale, err := net.Listen("unix", path)
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	require.NoError(t, err)
-	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.SetUnlinkOnClose(false)
 	require.NoError(t, stale.Close())
 	open, err = listen(cfg)
 	require.NoError(t, err)
