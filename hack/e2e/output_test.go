@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/require"
 
@@ -43,7 +45,7 @@ CMD ["file"]
 // requireApplication fails the test unless an image is that of application, and is whole.
 func requireApplication(t *testing.T, image v1.Image) {
 	t.Helper()
-	require.NoError(t, validate.Image(image))
+	requireWhole(t, image)
 	config, err := image.ConfigFile()
 	require.NoError(t, err)
 	require.Equal(t, "linux", config.OS)
@@ -65,12 +67,42 @@ func requireApplication(t *testing.T, image v1.Image) {
 	require.Len(t, layers, nonEmpty, "a line of history for each layer")
 }
 
+// requireWhole fails the test unless every blob of an image is what its digest says.
+func requireWhole(t *testing.T, image v1.Image) {
+	t.Helper()
+	manifest, err := image.Manifest()
+	require.NoError(t, err)
+	if !slices.ContainsFunc(manifest.Layers, uncompressed) {
+		require.NoError(t, validate.Image(image))
+		return
+	}
+	// The validator expects every layer to be compressed.
+	config, err := image.ConfigFile()
+	require.NoError(t, err)
+	for i, descriptor := range manifest.Layers {
+		require.True(t, uncompressed(descriptor), "%s", descriptor.MediaType)
+		require.Equal(t, config.RootFS.DiffIDs[i], descriptor.Digest)
+		layer, err := image.LayerByDigest(descriptor.Digest)
+		require.NoError(t, err)
+		stream, err := layer.Compressed()
+		require.NoError(t, err)
+		digest, size, err := v1.SHA256(stream)
+		require.NoError(t, err)
+		require.NoError(t, stream.Close())
+		require.Equal(t, descriptor.Digest, digest)
+		require.Equal(t, descriptor.Size, size)
+	}
+}
+
+func uncompressed(d v1.Descriptor) bool {
+	return d.MediaType == types.OCIUncompressedLayer || d.MediaType == types.DockerUncompressedLayer
+}
+
 // readLayout returns the only image of an OCI layout.
 func readLayout(t *testing.T, dir string) v1.Image {
 	t.Helper()
 	index, err := layout.ImageIndexFromPath(dir)
 	require.NoError(t, err)
-	require.NoError(t, validate.Index(index))
 	manifest, err := index.IndexManifest()
 	require.NoError(t, err)
 	require.Len(t, manifest.Manifests, 1)
@@ -143,13 +175,12 @@ func TestImagesAreWhatOtherToolsExpect(t *testing.T) {
 		image, err := tarball.ImageFromPath(out, nil)
 		require.NoError(t, err)
 		requireApplication(t, image)
-		require.Contains(t, command(t, "skopeo", "inspect", "docker-archive:"+out), "example.org/app")
+		require.Contains(t, command(t, "skopeo", "inspect", "docker-archive:"+out+":example.org/app:1"), "org.example.label")
 	})
 	t.Run("a docker layout", func(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "layout")
 		d.Build(t, dir, "--output=type=docker,tar=false,name=example.org/app:1,dest="+out)
 		requireApplication(t, readLayout(t, out))
-		require.FileExists(t, filepath.Join(out, "manifest.json"))
 	})
 	t.Run("an archive on stdout", func(t *testing.T) {
 		result := d.Build(t, dir, "--output=type=oci")
@@ -190,7 +221,7 @@ func TestFilesAreExportedAsTheyAre(t *testing.T) {
 		require.Equal(t, "made", target)
 		require.Equal(t, "made\n", read(t, out, "app/deep/er/hard"))
 		require.NoFileExists(t, filepath.Join(out, "etc/shadow"))
-		require.JSONEq(t, "{}", strings.ReplaceAll(read(t, meta), "null", "{}"))
+		require.NoFileExists(t, meta, "there is nothing to say")
 	})
 	t.Run("to a folder that has files already", func(t *testing.T) {
 		out := tree(t, map[string]string{"app/file": "old\n", "other": "kept\n"})
