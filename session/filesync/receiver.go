@@ -206,6 +206,7 @@ func (r *receiver) read() (err error) {
 			}
 			return err
 		}
+		r.moved.Add(packetSize(p))
 		switch p.Type {
 		case types.PACKET_STAT:
 			err = r.entry(p.Stat)
@@ -225,6 +226,16 @@ func (r *receiver) read() (err error) {
 			return err
 		}
 	}
+}
+
+// packetSize is what a packet counts for in what users see of a transfer: its size on the wire,
+// but for what only our own client adds to it.
+func packetSize(p *types.Packet) int64 {
+	n := p.SizeVT()
+	if p.Stat != nil {
+		n -= len(p.Stat.ProtoReflect().GetUnknown())
+	}
+	return int64(n)
 }
 
 // drain reads to the end of the stream after the sender's last packet.
@@ -255,7 +266,6 @@ func (r *receiver) data(p *types.Packet) error {
 	c := chunk{file: file}
 	if len(p.Data) > 0 {
 		c.data = p.Data
-		r.moved.Add(int64(len(p.Data)))
 	}
 	if !r.budget.take(len(c.data)) {
 		return context.Canceled

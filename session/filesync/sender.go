@@ -155,7 +155,9 @@ func (s *sender) walk(ctx context.Context) error {
 			setToken(st, nil)
 		}
 		id++
-		return s.stream.SendMsg(&types.Packet{Type: types.PACKET_STAT, Stat: st})
+		packet := &types.Packet{Type: types.PACKET_STAT, Stat: st}
+		s.moved.Add(packetSize(packet))
+		return s.stream.SendMsg(packet)
 	})
 	if err != nil {
 		return err
@@ -169,7 +171,7 @@ func (s *sender) walk(ctx context.Context) error {
 	return nil
 }
 
-// statOf returns a copy of the description of an entry, in the form that it has on the wire.
+// statOf returns the description of an entry, which may be changed, as it is on the wire.
 func statOf(p string, entry fs.DirEntry) (*types.Stat, error) {
 	info, err := entry.Info()
 	if err != nil {
@@ -179,7 +181,11 @@ func statOf(p string, entry fs.DirEntry) (*types.Stat, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "describe", Path: p, Err: errors.ErrUnsupported}
 	}
-	st = st.Clone()
+	switch entry.(type) {
+	case *fsutil.DirEntryInfo, dirEntry: // whose Info made it
+	default:
+		st = st.Clone()
+	}
 	st.Path = filepath.ToSlash(st.Path)
 	if os.FileMode(st.Mode)&os.ModeSymlink != 0 || hasContent(st) {
 		st.Linkname = filepath.ToSlash(st.Linkname)
@@ -297,8 +303,10 @@ func (s *sender) sendFile(id uint32, p string, buf []byte) error {
 		}
 		done := err == io.EOF
 		packets := make([]*types.Packet, 0, 2)
+		var size int64
 		if n > 0 {
 			packets = append(packets, &types.Packet{Type: types.PACKET_DATA, ID: id, Data: buf[:n]})
+			size = packetSize(packets[0])
 		}
 		if done {
 			packets = append(packets, last)
@@ -307,7 +315,7 @@ func (s *sender) sendFile(id uint32, p string, buf []byte) error {
 		if err := s.stream.send(packets...); err != nil {
 			return err
 		}
-		s.moved.Add(int64(n))
+		s.moved.Add(size)
 		if done {
 			return nil
 		}
