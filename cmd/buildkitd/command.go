@@ -115,7 +115,7 @@ func onSignals(ctx context.Context) (stop context.Context, hurry <-chan struct{}
 		}
 		end(errors.New("the daemon was told to stop"))
 		// Shells and service managers send one signal twice: to the process and to its group.
-		const echo = time.Second
+		const echo = 200 * time.Millisecond
 		for first := time.Now(); time.Since(first) < echo; {
 			if !await(signals, done) {
 				return

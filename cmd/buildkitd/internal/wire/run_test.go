@@ -150,7 +150,9 @@ func TestStoppingWaitsForBuildsAndRefusesNewOnes(t *testing.T) {
 		return status.Code(err) == codes.Unavailable
 	}, 10*time.Second, 10*time.Millisecond)
 
-	_, err := bridge.Return(ctx, &gatewaypb.ReturnRequest{Result: &gatewaypb.Result{}})
+	_, err := net.Dial("unix", d.cc.Target()[len("unix://"):])
+	require.ErrorIs(t, err, os.ErrNotExist, "new clients are for the next daemon")
+	_, err = bridge.Return(ctx, &gatewaypb.ReturnRequest{Result: &gatewaypb.Result{}})
 	require.NoError(t, err, "a running build is still served")
 	require.NoError(t, <-ended)
 	require.NoError(t, <-d.ended)

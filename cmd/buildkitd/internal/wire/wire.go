@@ -107,7 +107,12 @@ func (d *daemon) serve(ctx context.Context, open listeners, debug net.Listener, 
 		serveDebug(running, group, debug, newDebugServer(d.solver.Busy))
 	}
 	for _, lis := range open {
-		group.Go(func() error { return d.server.Serve(lis) })
+		group.Go(func() error {
+			if err := d.server.Serve(lis); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
 		log.G(ctx).Infof("running server on %s", lis.Addr())
 	}
 	notify(ctx, sddaemon.SdNotifyReady)
@@ -117,6 +122,8 @@ func (d *daemon) serve(ctx context.Context, open listeners, debug net.Listener, 
 	case <-running.Done():
 	}
 	notify(ctx, sddaemon.SdNotifyStopping)
+	// Clients that come now are for the next daemon; those that are here are served.
+	open.close()
 	d.drain(opt)
 	d.stopServer(opt)
 	end()
