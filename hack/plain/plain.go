@@ -4,11 +4,15 @@ package plain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Executed returns the names of the steps that ran, in the order in which they ended.
-func Executed(text string) []string { return steps(text, "DONE") }
+// Executed returns the names of the steps that ran, in the order in which they ended. Base images
+// are left out: what their name stands for is looked up in every build.
+func Executed(text string) []string {
+	return slices.DeleteFunc(steps(text, "DONE"), func(name string) bool { return strings.Contains(name, "] FROM ") })
+}
 
 // Cached returns the names of the steps whose results came from the cache, in the order printed.
 func Cached(text string) []string { return steps(text, "CACHED") }
