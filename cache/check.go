@@ -19,11 +19,12 @@ func (m *Manager) Check(ctx context.Context) error {
 	if err := m.tidy(ctx, true); err != nil {
 		return err
 	}
-	c := checker{m: m, claimed: map[string]string{}}
+	c := checker{m: m, claimed: map[string]string{}, children: map[*record]int{}}
 	c.committed, c.active = m.snapshots.Parents()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range m.records {
+	c.count()
+	for r := range c.children {
 		c.record(r)
 	}
 	c.orphans(c.committed)
@@ -38,6 +39,24 @@ type checker struct {
 	// claimed has the record that stands for each snapshot.
 	claimed map[string]string
 	faults  []error
+	// children counts what stands on each record, of all that are known or are kept for others.
+	children map[*record]int
+}
+
+func (c *checker) count() {
+	counted := map[*record]bool{}
+	for _, r := range c.m.records {
+		if r.gone {
+			c.fault("record %s is known and gone", r.id)
+		}
+		for ; r != nil && !counted[r]; r = r.parent {
+			counted[r] = true
+			c.children[r] += 0
+			if r.parent != nil {
+				c.children[r.parent]++
+			}
+		}
+	}
 }
 
 func (c *checker) fault(format string, args ...any) {
@@ -45,28 +64,19 @@ func (c *checker) fault(format string, args ...any) {
 }
 
 func (c *checker) record(r *record) {
-	if r.gone {
-		c.fault("record %s is known and gone", r.id)
-	}
-	if r.parent != nil && r.parent.gone {
-		c.fault("record %s: its parent %s is gone", r.id, r.parent.id)
-	}
 	if r.parentID() != r.state.Parent {
 		c.fault("record %s: parent %q stored as %q", r.id, r.parentID(), r.state.Parent)
 	}
-	children := 0
-	for _, other := range c.m.records {
-		if other.parent == r {
-			children++
-		}
-	}
-	if children != r.children {
-		c.fault("record %s: %d children counted as %d", r.id, children, r.children)
+	if n := c.children[r]; n != r.children {
+		c.fault("record %s: %d children counted as %d", r.id, n, r.children)
 	}
 	if r.twin != nil && (r.twin.twin != r || r.twin.state.Mutable == r.state.Mutable) {
 		c.fault("record %s: %s is no twin of it", r.id, r.twin.id)
 	}
 	c.tree(r)
+	if r.gone {
+		return
+	}
 	for key, index := range r.values {
 		if v, err := c.m.store.Value(r.id, key); err != nil || v == nil {
 			c.fault("record %s: value %q is lost: %w", r.id, key, err)
@@ -115,12 +125,16 @@ func (c *checker) leases(ctx context.Context) {
 	if err != nil {
 		c.fault("list leases: %w", err)
 	}
+	leased := map[string]bool{}
+	for r := range c.children {
+		leased[r.id] = r.leased
+	}
 	for _, l := range all {
 		id, ok := strings.CutPrefix(l.ID, leasePrefix)
 		if !ok {
 			continue
 		}
-		if r := c.m.records[id]; r == nil || !r.leased {
+		if !leased[id] {
 			c.fault("lease %s: no record that has it", l.ID)
 		}
 		resources, err := c.m.leases.ListResources(ctx, l)

@@ -29,7 +29,7 @@ func (m *Manager) release(ctx context.Context, r *record) error {
 			m.syncLater()
 		}
 	}
-	gone := m.collect(r)
+	gone := m.ended(r)
 	m.mu.Unlock()
 	return m.remove(ctx, gone)
 }
@@ -42,7 +42,7 @@ func (m *Manager) hold(r *record) func() error {
 	return func() error {
 		m.mu.Lock()
 		r.mounts--
-		gone := m.collect(r)
+		gone := m.ended(r)
 		m.mu.Unlock()
 		return m.remove(context.Background(), gone)
 	}
@@ -53,6 +53,10 @@ func (m *Manager) hold(r *record) func() error {
 func (m *Manager) drop(r *record) []*record {
 	twin := r.twin
 	m.unlink(r)
+	if r.children > 0 {
+		r.state.Dropped = true
+		m.store.PutRecord(r.id, mustJSON(r.state))
+	}
 	gone := m.collect(r)
 	if twin != nil && twin.gone {
 		gone = append(gone, m.collect(twin)...)
@@ -74,22 +78,44 @@ func (m *Manager) unlink(r *record) {
 		m.unindexValue(r, key)
 	}
 	m.store.DeleteRecord(r.id, slices.Collect(maps.Keys(r.values)))
-	if t := r.twin; t != nil {
-		r.twin, t.twin = nil, nil
-		if !t.state.Mutable {
-			// The tree of the immutable one goes with this.
-			t.state.Tree = none
-			m.unlink(t)
-		}
+	if t := r.twin; t != nil && !t.inUse() && !r.inUse() {
+		m.untwin(r)
 	}
+}
+
+// untwin parts the two records of one tree, which the immutable one loses with that.
+func (m *Manager) untwin(r *record) {
+	im := r
+	if im.state.Mutable {
+		im = r.twin
+	}
+	mutable := im.twin
+	im.twin, mutable.twin = nil, nil
+	if mutable.gone {
+		m.unlink(im)
+	}
+}
+
+// ended returns what has to be removed from disk after one use of r has ended. The caller holds mu.
+func (m *Manager) ended(r *record) []*record {
+	t := r.twin
+	if t == nil || !t.gone && !r.gone || r.inUse() {
+		return m.collect(r)
+	}
+	// One of the two was dropped while the immutable one still needed their tree.
+	m.untwin(r)
+	return append(m.collect(r), m.collect(t)...)
 }
 
 // collect returns the records that nobody can reach any more, beginning with r and going on with
 // its parents, and counts them out. The caller holds mu and hands them to remove without it.
 func (m *Manager) collect(r *record) []*record {
 	var gone []*record
-	for r != nil && !r.inUse() && r.children == 0 && (r.gone || r.state.Mutable && !r.retain) {
+	for r != nil && !r.inUse() && r.children == 0 && r.twin == nil && (r.gone || r.state.Mutable && !r.retain) {
 		m.unlink(r)
+		if r.state.Dropped {
+			m.store.DeleteRecord(r.id, nil)
+		}
 		gone = append(gone, r)
 		// Not twice, whoever calls next.
 		r.children = -1
@@ -169,22 +195,41 @@ func (m *Manager) leaseTx(ctx context.Context, fn func(context.Context) error) e
 	})
 }
 
-// lose drops a record whose bytes are not where they should be.
+// lose drops a record whose bytes are not where they should be, and all that stand on it.
 func (m *Manager) lose(r *record, cause error) error {
 	log.L.WithError(cause).WithField("record", r.id).Warn("cache record is lost")
-	m.mu.Lock()
+	var ids []string
 	var gone []*record
-	known := !r.gone
-	ids := []string{r.id}
-	if r.twin != nil && r.twin.state.Mutable {
-		ids = append(ids, r.twin.id)
-		gone = m.drop(r.twin)
+	m.mu.Lock()
+	for _, lost := range m.descendants(r) {
+		if !lost.gone {
+			ids = append(ids, lost.id)
+		}
+		m.unlink(lost)
+		gone = append(gone, m.collect(lost)...)
 	}
-	gone = append(gone, m.drop(r)...)
 	m.mu.Unlock()
 	err := m.remove(context.Background(), gone)
-	if known {
-		m.dropped(ids)
-	}
+	m.dropped(ids)
 	return errors.Join(fmt.Errorf("cache record %s: %w: %w", r.id, ErrLost, cause), err)
+}
+
+// descendants returns a record and all that cannot do without it, those that stand on others
+// before these. The caller holds mu.
+func (m *Manager) descendants(r *record) []*record {
+	children := map[*record][]*record{}
+	for _, c := range m.records {
+		if c.parent != nil {
+			children[c.parent] = append(children[c.parent], c)
+		}
+	}
+	all := []*record{r}
+	if r.twin != nil {
+		all = append(all, r.twin)
+	}
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	slices.Reverse(all)
+	return all
 }

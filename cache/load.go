@@ -28,6 +28,9 @@ func (m *Manager) load(ctx context.Context) error {
 	if err := l.leases(ctx); err != nil {
 		return err
 	}
+	if err := m.remove(ctx, l.hide()); err != nil {
+		return err
+	}
 	if l.clean {
 		return nil
 	}
@@ -61,9 +64,6 @@ func (l *loader) read() error {
 			l.verdicts[id] = false
 		}
 		r.retain = r.state.Mutable
-		if r.state.Size > 0 {
-			r.size = r.state.Size
-		}
 		m.records[id] = r
 		return nil
 	})
@@ -160,7 +160,7 @@ func (l *loader) link() {
 		case active:
 			l.claimed[activeKey(id)] = true
 		}
-		if r.state.DiffID != "" {
+		if r.state.DiffID != "" && !r.state.Dropped {
 			m.indexLayer(r)
 		}
 		l.linkValues(r)
@@ -179,6 +179,17 @@ func (l *loader) link() {
 			}
 		}
 	}
+}
+
+// hide takes dropped records out of sight again, and returns those that nothing stands on any more.
+func (l *loader) hide() []*record {
+	var gone []*record
+	for _, r := range l.m.records {
+		if r.state.Dropped {
+			gone = append(gone, l.m.drop(r)...)
+		}
+	}
+	return gone
 }
 
 func (l *loader) linkValues(r *record) {

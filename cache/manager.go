@@ -113,6 +113,7 @@ func (m *Manager) GetMutable(ctx context.Context, id string) (*MutableRef, error
 	}
 	var drop []*record
 	if r.twin != nil {
+		r.usage.Count += r.twin.usage.Count
 		drop = m.drop(r.twin)
 	}
 	r.handles++
@@ -126,9 +127,7 @@ func (m *Manager) GetMutable(ctx context.Context, id string) (*MutableRef, error
 	// could outlive a crash that the new contents outlive too.
 	err := m.store.Flush()
 	err = errors.Join(err, m.remove(ctx, drop))
-	for _, r := range drop {
-		m.dropped([]string{r.id})
-	}
+	m.dropped(idsOf(drop))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open cache record %s for writing: %w", id, err), ref.Release(ctx))
 	}
@@ -256,7 +255,16 @@ func (m *Manager) Drop(ctx context.Context, ids ...string) error {
 		}
 	}
 	m.mu.Unlock()
+	m.dropped(idsOf(gone))
 	return m.remove(ctx, gone)
+}
+
+func idsOf(records []*record) []string {
+	ids := make([]string, len(records))
+	for i, r := range records {
+		ids[i] = r.id
+	}
+	return ids
 }
 
 // value returns a value of a record.
@@ -379,6 +387,7 @@ func (m *Manager) settled(r *record) {
 	if r.twin != nil {
 		// The mutable record has become the immutable one.
 		twin := r.twin
+		r.usage.Count += twin.usage.Count
 		twin.state.Tree = none
 		twin.twin, r.twin = nil, nil
 		m.drop(twin)

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -114,19 +116,69 @@ func (v *mutableMount) Mount() (_ []mount.Mount, release func() error, err error
 	done := v.m.hold(v.rec)
 	defer func() {
 		if err != nil {
-			_ = done()
+			err = errors.Join(err, done())
 		}
 	}()
 	ctx := context.Background()
+	key := activeKey(v.rec.id)
+	if v.rec.retain && v.rec.parent != nil {
+		mounts, unshare, err := v.rec.sharing.mount(v.m.snapshots.Mountable(ctx, key, false, nil), v.readonly)
+		if err != nil {
+			return nil, nil, v.m.lostIfMissing(v.rec, err)
+		}
+		return mounts, func() error { return errors.Join(unshare(), done()) }, nil
+	}
 	get := v.m.snapshots.Mounts
 	if v.readonly {
 		get = v.m.snapshots.Tree
 	}
-	mounts, err := get(ctx, activeKey(v.rec.id))
+	mounts, err := get(ctx, key)
+	return mounts, done, v.m.lostIfMissing(v.rec, err)
+}
+
+// lostIfMissing drops the record if err says that its snapshot is not there.
+func (m *Manager) lostIfMissing(r *record, err error) error {
 	if errdefs.IsNotFound(err) {
-		return nil, nil, v.m.lose(v.rec, err)
+		return m.lose(r, err)
 	}
-	return mounts, done, err
+	return err
+}
+
+// sharedMount is a tree that several may write to at the same time. A stack of overlayfs must not be
+// mounted twice for writing, so it is mounted once and each user gets that. The zero value is ready
+// for use.
+type sharedMount struct {
+	mu      sync.Mutex
+	users   int
+	dir     string
+	release func() error
+}
+
+func (s *sharedMount) mount(tree snapshot.Mountable, readonly bool) ([]mount.Mount, func() error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == 0 {
+		var err error
+		if s.dir, s.release, err = snapshot.MountTemp(tree); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.users++
+	option := "rw"
+	if readonly {
+		option = "ro"
+	}
+	mounts := []mount.Mount{{Type: "bind", Source: s.dir, Options: []string{option, "rbind"}}}
+	return mounts, sync.OnceValue(s.done), nil
+}
+
+func (s *sharedMount) done() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users--; s.users > 0 {
+		return nil
+	}
+	return s.release()
 }
 
 // MountDir is where snapshot.MountTemp mounts it.

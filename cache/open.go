@@ -13,11 +13,11 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/openbuildkit/buildkit/cache/internal/recordstore"
 	"github.com/openbuildkit/buildkit/snapshot"
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 )
 
 const (
@@ -124,10 +124,7 @@ func (m *Manager) openContent(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
-	m.bolt, err = bbolt.Open(filepath.Join(m.dir, "content.db"), 0o600, &bbolt.Options{
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-	})
+	m.bolt, err = boltfile.Open(filepath.Join(m.dir, "content.db"))
 	if err != nil {
 		return fmt.Errorf("open content metadata: %w", err)
 	}

@@ -37,6 +37,8 @@ type record struct {
 
 	// writes counts how often the tree was opened for writing.
 	writes int
+	// sharing is where the tree of a retained record is mounted for all who mount it.
+	sharing sharedMount
 	// size of the layer in bytes, -1 if it has to be computed.
 	size int64
 	// leased says that there is a lease for the record's blobs, kept which of them are known
@@ -64,13 +66,13 @@ type state struct {
 	DiffID digest.Digest `json:"diffID,omitempty"`
 	Blobs  []variant     `json:"blobs,omitempty"`
 
+	// Dropped records are known to nobody and kept for those that stand on them.
+	Dropped bool `json:"dropped,omitempty"`
 	// Boot is set while files of the tree may not have reached the disk: it names the run of
 	// the machine that has them in memory.
 	Boot string `json:"boot,omitempty"`
 	// Writing is set while somebody holds the mutable record.
 	Writing bool `json:"writing,omitempty"`
-	// Size is that of the settled tree, 0 if it was never computed.
-	Size int64 `json:"size,omitempty"`
 }
 
 // tree says what a record has in the snapshot store.

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/filters"
@@ -94,7 +96,7 @@ func (m *Manager) size(ctx context.Context, r *record) (int64, error) {
 		key = activeKey(key)
 	}
 	busy := r.state.Mutable && r.inUse()
-	treeSize, writes := r.state.Size, r.writes
+	writes := r.writes
 	blobs := r.state.Blobs
 	m.mu.Unlock()
 	if busy {
@@ -104,12 +106,10 @@ func (m *Manager) size(ctx context.Context, r *record) (int64, error) {
 		return size, nil
 	}
 	size = 0
-	switch {
-	case tree == settled && treeSize > 0:
-		size = treeSize
-	case tree != none:
+	if tree != none {
 		u, err := m.snapshots.Usage(ctx, key)
-		if err != nil && !errdefs.IsNotFound(err) {
+		// A tree that is lost is found out by who reads it.
+		if err != nil && !errdefs.IsNotFound(err) && !errors.Is(err, os.ErrNotExist) {
 			return 0, fmt.Errorf("size of cache record %s: %w", r.id, err)
 		}
 		size = u.Size

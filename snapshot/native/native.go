@@ -29,6 +29,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
 	"github.com/openbuildkit/buildkit/snapshot/layer"
 )
@@ -59,6 +60,9 @@ type node struct {
 
 // New opens the snapshots below root, which is made if missing.
 func New(ctx context.Context, root string) (*Snapshotter, error) {
+	if err := boltfile.Check(filepath.Join(root, "metadata.db")); err != nil {
+		return nil, err
+	}
 	inner, err := native.NewSnapshotter(root)
 	if err != nil {
 		return nil, err
@@ -91,10 +95,26 @@ func (s *Snapshotter) load(ctx context.Context) error {
 			}
 			n.dir = mounts[0].Source
 		}
+		if err := restore(n.dir); err != nil {
+			return err
+		}
 		s.nodes[info.Name] = n
 		known[filepath.Base(n.dir)] = struct{}{}
 	}
 	return folder.Sweep(s.folders, known)
+}
+
+// restore undoes what a crash has left of a removal that was not committed: the folder was renamed
+// already. One that is missing altogether is reported by who mounts it.
+func restore(dir string) error {
+	if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+		return err
+	}
+	aside := filepath.Join(filepath.Dir(dir), folder.Removed+filepath.Base(dir))
+	if err := os.Rename(aside, dir); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
 }
 
 func (s *Snapshotter) node(name string) (node, error) {

@@ -32,6 +32,7 @@ import (
 	"github.com/containerd/errdefs"
 	"go.etcd.io/bbolt"
 
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
 	"github.com/openbuildkit/buildkit/snapshot/layer"
 )
@@ -75,7 +76,11 @@ func New(ctx context.Context, root string) (*Snapshotter, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
-	ms, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"), func(o *bbolt.Options) error {
+	file := filepath.Join(root, "metadata.db")
+	if err := boltfile.Check(file); err != nil {
+		return nil, err
+	}
+	ms, err := storage.NewMetaStore(file, func(o *bbolt.Options) error {
 		// The free list is rebuilt when the file is opened; writing it with every
 		// transaction is what makes bbolt slow on large files.
 		o.NoFreelistSync = true

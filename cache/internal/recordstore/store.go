@@ -15,6 +15,8 @@ import (
 
 	"github.com/containerd/log"
 	"go.etcd.io/bbolt"
+
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 )
 
 // schema is raised when an older program could not read the file, or we could not read its.
@@ -70,17 +72,11 @@ func newBatch() batch {
 
 func (b batch) empty() bool { return len(b.records)+len(b.usage)+len(b.values) == 0 }
 
-// Open opens the file, which is made if missing.
+// Open opens the file, which is made if missing or damaged.
 func Open(path string) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: 5 * time.Second,
-		// The list of free pages is found out when the file is opened, from what is
-		// used: less to write each time and nothing to be wrong after a crash.
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-	})
+	db, err := boltfile.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, err
 	}
 	s := &Store{db: db, pending: newBatch(), inFlight: newBatch()}
 	if err := s.init(); err != nil {
