@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+	"github.com/openbuildkit/buildkit/cmd/internal/version"
 )
 
 // parse returns what the daemon would be run with.
@@ -213,6 +214,14 @@ func TestTheDaemonSaysWhyItDoesNotStart(t *testing.T) {
 		report(&out, err)
 		require.True(t, strings.HasPrefix(out.String(), "buildkitd: "+want+"\n"), out.String())
 	}
+}
+
+func TestTheVersionIsOneLine(t *testing.T) {
+	var out strings.Builder
+	cmd := newCommand([]string{"--version"}, func(string) string { return "" }, run)
+	cmd.SetOut(&out)
+	require.NoError(t, cmd.ExecuteContext(t.Context()))
+	require.Equal(t, "buildkitd github.com/openbuildkit/buildkit "+version.Version+" "+version.Revision+"\n", out.String())
 }
 
 func TestAMistakeInTheFileIsShown(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/openbuildkit/buildkit/api/entitlement"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/snapshot"
 )
@@ -13,7 +14,7 @@ import (
 // something that is not there and must not be ignored.
 func check(cfg *config.Config) error {
 	for _, e := range cfg.Entitlements {
-		if !slices.Contains([]string{"network.host", "security.insecure", "device"}, e) {
+		if !slices.Contains([]string{entitlement.NetworkHost, entitlement.SecurityInsecure, entitlement.Device}, e) {
 			return fmt.Errorf("invalid entitlement : %s", e)
 		}
 	}
@@ -35,6 +36,9 @@ func checkOCI(oci *config.OCI) error {
 	}
 	if oci.ProxySnapshotterPath != "" {
 		return errors.New("proxy snapshotters are not supported")
+	}
+	if oci.UserRemapUnsupported != "" {
+		return errors.New("user remapping is not supported")
 	}
 	if oci.NoProcessSandbox && !*oci.Rootless {
 		return errors.New("can't enable NoProcessSandbox without Rootless")

@@ -255,6 +255,7 @@ func TestWhatAConfigurationMustNotAskFor(t *testing.T) {
 	for want, change := range map[string]func(*config.Config){
 		"proxyNetwork is not supported":                  func(c *config.Config) { c.ProxyNetwork = true },
 		"proxy snapshotters are not supported":           func(c *config.Config) { c.Workers.OCI.ProxySnapshotterPath = "x" },
+		"user remapping is not supported":                func(c *config.Config) { c.Workers.OCI.UserRemapUnsupported = "x" },
 		"can't enable NoProcessSandbox without Rootless": func(c *config.Config) { c.Workers.OCI.NoProcessSandbox = true },
 		"invalid max-parallelism -1":                     func(c *config.Config) { c.Workers.OCI.MaxParallelism = -1 },
 		`unknown snapshotter name: "fuse-overlayfs"`:     func(c *config.Config) { c.Workers.OCI.Snapshotter = "fuse-overlayfs" },

@@ -54,8 +54,7 @@ func openState(root string) (*state, error) {
 }
 
 func (s *state) checkFormat() error {
-	// Container ids of mapped users need to pass.
-	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(s.dir, formatFile)

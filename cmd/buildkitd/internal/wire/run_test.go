@@ -128,6 +128,25 @@ func TestADaemonServesAndStops(t *testing.T) {
 	require.Equal(t, w.GetID(), workers.GetRecord()[0].GetID())
 }
 
+func TestTheServiceManagerIsToldOfStartAndStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	message := func() string {
+		buf := make([]byte, 100)
+		n, err := conn.Read(buf)
+		require.NoError(t, err)
+		return string(buf[:n])
+	}
+	d := start(t, t.TempDir(), time.Minute)
+	require.Equal(t, "READY=1", message())
+	d.stop()
+	require.Equal(t, "STOPPING=1", message())
+	require.NoError(t, <-d.ended)
+}
+
 func TestAnInternalBuildProbesTheDaemon(t *testing.T) {
 	d := start(t, t.TempDir(), time.Minute)
 	ended, bridge, ctx := d.drive(t, "probe")
