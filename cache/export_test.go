@@ -7,8 +7,5 @@ func OpenAt(ctx context.Context, cfg Config, boot string) (*Manager, error) {
 	return open(ctx, cfg, boot)
 }
 
-// Flush brings the records to disk, not the files.
-func (m *Manager) Flush() error { return m.store.Flush() }
-
 // SyncFiles brings all files to disk.
 func (m *Manager) SyncFiles() error { return m.syncRecords() }

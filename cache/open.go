@@ -150,6 +150,10 @@ func (m *Manager) SnapshotterName() string { return m.snapshots.Name() }
 // SnapshotterReason returns why it was chosen, for the log.
 func (m *Manager) SnapshotterReason() string { return m.snapshots.Reason() }
 
+// Flush writes at once what would be written in a moment: afterwards a crash loses nothing that was
+// done before. Without it, a crash loses what was done in the last moment.
+func (m *Manager) Flush() error { return m.store.Flush() }
+
 // Close waits for work behind the scenes, writes what is still to be written and closes the
 // stores. Handles must have been released. It may be called more than once.
 func (m *Manager) Close() error {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/log"
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/event"
@@ -69,6 +70,18 @@ func New(cfg Config) *Solver {
 func (s *Solver) Run(ctx context.Context) error {
 	s.cfg.Keys.Run(ctx)
 	return nil
+}
+
+// flush has what builds made outlive a crash that comes right after they ended. Records come first:
+// a key whose result is gone is worth less than a result without a key.
+func (s *Solver) flush(ctx context.Context) {
+	if !s.cfg.Keys.Pending() {
+		return
+	}
+	if err := s.cfg.Worker.Cache.Flush(); err != nil {
+		log.G(ctx).WithError(err).Warn("what was built is not on the disk yet")
+	}
+	s.cfg.Keys.Flush()
 }
 
 // Busy returns how many builds are running.

@@ -27,6 +27,12 @@ func Open(path string) (*Store, error) {
 // Run writes to the disk, grouped, until ctx ends. Without it writes happen on Close.
 func (s *Store) Run(ctx context.Context) { s.t.run(ctx) }
 
+// Pending tells whether a crash would lose something: Run has yet to write it.
+func (s *Store) Pending() bool { return s.t.pending() }
+
+// Flush writes at once what Run would write in a moment.
+func (s *Store) Flush() { s.t.flush() }
+
 // Close writes what is left. No method may be called afterwards, except Close.
 func (s *Store) Close() error { return s.t.close() }
 

@@ -107,3 +107,19 @@ func TestDamagedStoreIsSetAside(t *testing.T) {
 	require.Len(t, s.Results(root("a")), 1)
 	require.FileExists(t, path+".damaged")
 }
+
+func TestWhatIsFlushedOutlivesACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	s := open(t, path)
+	require.False(t, s.Pending())
+	id := s.Save(op("x"), [][]key.Alt{alts(root("a"))})
+	require.True(t, s.Pending())
+	s.Flush()
+	require.False(t, s.Pending())
+
+	left, err := os.ReadFile(path)
+	require.NoError(t, err)
+	after := filepath.Join(t.TempDir(), "keys.db")
+	require.NoError(t, os.WriteFile(after, left, 0o600))
+	require.Equal(t, []key.ID{id}, open(t, after).Find(op("x"), [][]key.Alt{alts(root("a"))}))
+}

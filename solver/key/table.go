@@ -15,6 +15,9 @@ import (
 type table struct {
 	db *bolt.DB
 
+	// flushing is held while writes are on their way to the disk; it is taken before mu.
+	flushing sync.Mutex
+
 	mu sync.RWMutex
 	// fresh takes writes; writing is what a flush is busy with. A nil value deletes.
 	fresh, writing map[cell][]byte
@@ -151,11 +154,20 @@ func (t *table) run(ctx context.Context) {
 	}
 }
 
+// pending tells whether there is something that is not on the disk.
+func (t *table) pending() bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.fresh) > 0 || len(t.writing) > 0
+}
+
 // flush writes what there is. A failed write is kept and tried again with the next one: the
 // buffer is as good as the disk until the process ends.
 func (t *table) flush() {
+	t.flushing.Lock()
+	defer t.flushing.Unlock()
 	t.mu.Lock()
-	if t.writing != nil || len(t.fresh) == 0 || t.closed {
+	if len(t.fresh) == 0 || t.closed {
 		t.mu.Unlock()
 		return
 	}
