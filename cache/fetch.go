@@ -41,15 +41,9 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 	}
 	var errs []error
 	for _, v := range variants {
-		err := m.share(ctx, "blob "+v.Descriptor.Digest.String(), acc, func(ctx context.Context, acc Access) error {
-			return m.fetchBlob(ctx, r, v, acc)
-		})
+		err := m.fetchVariant(ctx, r, v, acc)
 		if err == nil {
-			// The work may have been begun for another record with the same blob.
-			if ok, err := m.local(ctx, r, v); err != nil || ok {
-				return v, err
-			}
-			err = errdefs.ErrNotFound
+			return v, nil
 		}
 		if ctx.Err() != nil {
 			return variant{}, context.Cause(ctx)
@@ -60,6 +54,24 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 		return variant{}, m.lose(r, errors.New("neither a tree nor a blob is known"))
 	}
 	return variant{}, errors.Join(errs...)
+}
+
+// fetchVariant fetches one form of a layer, together with all who want the same blob.
+func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Access) error {
+	// The work may have been begun for another record with the same blob, which may have been
+	// removed before this one has a lease on it: then once more.
+	for range 3 {
+		err := m.share(ctx, "blob "+v.Descriptor.Digest.String(), acc, func(ctx context.Context, acc Access) error {
+			return m.fetchBlob(ctx, r, v, acc)
+		})
+		if err != nil {
+			return err
+		}
+		if ok, err := m.local(ctx, r, v); err != nil || ok {
+			return err
+		}
+	}
+	return fmt.Errorf("layer %s does not stay in the content store", v.Descriptor.Digest)
 }
 
 // local reports whether a blob is here, and keeps it for the record if so.
@@ -183,6 +195,9 @@ func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Acces
 	}
 	if len(errs) == 0 {
 		return fmt.Errorf("layer %s: %w", v.Descriptor.Digest, ErrLost)
+	}
+	if !slices.ContainsFunc(errs, func(err error) bool { return !errdefs.IsNotFound(err) }) {
+		return fmt.Errorf("fetch layer %s: %w: %w", v.Descriptor.Digest, ErrLost, errors.Join(errs...))
 	}
 	return fmt.Errorf("fetch layer %s: %w", v.Descriptor.Digest, errors.Join(errs...))
 }

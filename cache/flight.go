@@ -71,7 +71,7 @@ func (m *Manager) join(key string, acc *Access, fn func(context.Context, Access)
 		close(f.done)
 		return f, true
 	}
-	ctx, cancel := m.runContext()
+	ctx, cancel := context.WithCancelCause(m.background)
 	f.cancel = cancel
 	m.flights[key] = f
 	go func() {

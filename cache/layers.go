@@ -213,6 +213,9 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 		return variant{}, "", err
 	}
 	dgst := w.Digest()
+	if diffID == "" {
+		diffID = dgst
+	}
 	if err := w.Commit(ctx, st.Offset, dgst); err != nil && !errdefs.IsAlreadyExists(err) {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
 	}
@@ -224,6 +227,7 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 	}, diffID, nil
 }
 
+// abort gives up a blob that is being made.
 func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error {
 	w.Close()
 	if err := m.content.Abort(context.WithoutCancel(ctx), ref); err != nil && !errdefs.IsNotFound(err) {
@@ -233,8 +237,11 @@ func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error
 }
 
 // compressTo writes the compressed form of what write writes and returns the digest of the
-// uncompressed one.
+// uncompressed one; empty if the two are the same, since w digests what it gets anyway.
 func compressTo(w io.Writer, opt blob.CompressionOpt, write func(io.Writer) error) (digest.Digest, error) {
+	if opt.Type == blob.Uncompressed {
+		return "", write(w)
+	}
 	c, err := blob.NewCompressor(w, opt.Type, opt.Level)
 	if err != nil {
 		return "", err

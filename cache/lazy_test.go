@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
@@ -155,6 +156,10 @@ func TestAFetchGoesOnWithTheSourceOfAnother(t *testing.T) {
 	err := ref.Realise(e.ctx, bad.access())
 	require.ErrorContains(t, err, "401 unauthorized")
 	require.NotErrorIs(t, err, cache.ErrLost)
+	bad.open = func(context.Context, ocispec.Descriptor, int64) (io.ReadCloser, error) {
+		return nil, errdefs.ErrNotFound
+	}
+	require.ErrorIs(t, ref.Realise(e.ctx, bad.access()), cache.ErrLost, "no source has it any more")
 	acc := cache.Access{Blobs: blob.Finders{finder{bad}, finder{r}}}
 	require.NoError(t, ref.Realise(e.ctx, acc))
 	e.release(ref)

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/continuity"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/openbuildkit/buildkit/cache/internal/recordstore"
@@ -115,7 +116,8 @@ func claim(dir string) error {
 	if len(entries) > 0 {
 		return fmt.Errorf("%s is not empty and no cache of this program: choose another root", dir)
 	}
-	return os.WriteFile(file, []byte(stateVersion+"\n"), 0o600)
+	// Synced: a folder full of state with an empty version would be refused after a power failure.
+	return continuity.AtomicWriteFile(file, []byte(stateVersion+"\n"), 0o600)
 }
 
 func (m *Manager) openContent(ctx context.Context) error {

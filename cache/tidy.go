@@ -158,8 +158,3 @@ func bootID() string {
 	}
 	return strings.TrimSpace(string(id))
 }
-
-// runContext returns a context for work that is shared and ends with the manager.
-func (m *Manager) runContext() (context.Context, context.CancelCauseFunc) {
-	return context.WithCancelCause(m.background)
-}

@@ -1,17 +1,20 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/filters"
 	"github.com/containerd/errdefs"
 )
 
-// DiskUsage returns the records that match any of the filters (all, if there are none). A filter
+// DiskUsage returns the records that match any of the filters (all, if there are none), the oldest
+// first. A filter
 // is an expression of containerd's grammar, a comma in one means "and". Fields are id, parents
 // (joined with ";"), description and type, which have values, and inuse, mutable, immutable, shared
 // and private, which are there or not.
@@ -44,6 +47,9 @@ func (m *Manager) visible() []*record {
 		}
 		records = append(records, r)
 	}
+	slices.SortFunc(records, func(a, b *record) int {
+		return cmp.Or(a.state.CreatedAt.Compare(b.state.CreatedAt), cmp.Compare(a.id, b.id))
+	})
 	return records
 }
 
