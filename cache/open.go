@@ -159,10 +159,6 @@ func (m *Manager) Flush() error { return m.store.Flush() }
 // Close waits for work behind the scenes, writes what is still to be written and closes the
 // stores. Handles must have been released. It may be called more than once.
 func (m *Manager) Close() error {
-	return m.closing()
-}
-
-func (m *Manager) closing() error {
 	m.closeOnce.Do(func() {
 		m.mu.Lock()
 		m.closed = true
