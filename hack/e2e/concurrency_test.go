@@ -37,7 +37,7 @@ func TestSoakManyClientsAtOnceDoNotDisturbEachOther(t *testing.T) {
 	d.RequireIdle(t)
 	before := d.Goroutines(t)
 
-	for round := range harness.Rounds(2, 50) {
+	for round := range harness.Rounds(1, 50) {
 		seed := rand.Uint64() //nolint:gosec // picks who is cancelled
 		t.Logf("seed %d", seed)
 		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // picks who is cancelled
