@@ -45,10 +45,12 @@ func Supported(root string) error { return overlayutils.Supported(root) }
 
 // Snapshotter is a set of snapshots in one folder.
 type Snapshotter struct {
-	inner   snapshots.Snapshotter
-	meta    *metaStore
-	options []string
-	xattrs  layer.XattrPrefix
+	// volatile tells that mounts for writing need not be synced when they end.
+	volatile bool
+	inner    snapshots.Snapshotter
+	meta     *metaStore
+	options  []string
+	xattrs   layer.XattrPrefix
 
 	mu    sync.RWMutex
 	nodes map[string]*node
@@ -135,7 +137,8 @@ func (s *Snapshotter) detect(root string, options []string) error {
 		options = append(options, "index=off")
 	}
 	s.options = options
-	return nil
+	s.volatile, err = volatileWorks(root, options)
+	return err
 }
 
 // load reads the names of all snapshots and drops merged ones that were not finished.
@@ -314,7 +317,16 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 
 // Mounts returns the mounts of an active snapshot, for writing.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
-	return s.inner.Mounts(ctx, key)
+	ms, err := s.inner.Mounts(ctx, key)
+	if err != nil || !s.volatile {
+		return ms, err
+	}
+	for i := range ms {
+		if err := makeVolatile(&ms[i]); err != nil {
+			return nil, fmt.Errorf("snapshot %s: %w", key, err)
+		}
+	}
+	return ms, nil
 }
 
 // Tree returns the mounts that show a snapshot read-only. An active one may be shown if nobody
