@@ -2,6 +2,7 @@ package solver
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -31,6 +32,7 @@ type job struct {
 	cancel context.CancelCauseFunc
 
 	memo     source.Memo
+	trace    [16]byte
 	mu       sync.Mutex
 	frontend string
 
@@ -42,6 +44,8 @@ type job struct {
 // the client find it.
 func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
 	j := &job{solver: s, req: req, feed: newFeed()}
+	// crypto/rand.Read never fails.
+	_, _ = rand.Read(j.trace[:])
 	var ids session.IDs
 	if req.Session != "" {
 		ids = session.IDs{req.Session}
@@ -207,6 +211,13 @@ func (j *job) admit(g *graph.Graph) error {
 
 // Memo holds what the build has resolved.
 func (j *job) Memo() *source.Memo { return &j.memo }
+
+// TraceParent returns the W3C traceparent of a new step of the build.
+func (j *job) TraceParent() string {
+	var span [8]byte
+	_, _ = rand.Read(span[:])
+	return fmt.Sprintf("00-%x-%x-01", j.trace, span)
+}
 
 func (j *job) noteFrontend(name string) {
 	j.mu.Lock()

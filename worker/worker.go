@@ -32,6 +32,8 @@ type Worker struct {
 	Runtime Runtime
 	// SecretDir is a folder of the host below which secrets are mounted while they are in use.
 	SecretDir string
+	// TraceSocket is the host's socket that processes send traces to; empty if there is none.
+	TraceSocket string
 	// MaxParallelism bounds exec and file ops that run at once; 0 is unlimited.
 	MaxParallelism int
 	// CgroupParent is used by containers that name none.

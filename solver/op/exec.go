@@ -174,7 +174,7 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 	}
 	defer release()
 	logs := newLogs(env.Scope, o.f.limits)
-	err = o.f.worker.Runtime.Run(ctx, o.container(ms), o.process(secretEnv, logs), nil)
+	err = o.f.worker.Runtime.Run(ctx, o.container(ms), o.process(env, secretEnv, logs), nil)
 	logs.close(err != nil)
 	if err != nil {
 		return nil, worker.ProcessError(o.op.Meta.Args, err)
@@ -201,14 +201,20 @@ func (o *execOp) container(ms *execMounts) worker.Container {
 	if c.CgroupParent == "" {
 		c.CgroupParent = o.f.worker.CgroupParent
 	}
+	if sock := o.f.worker.TraceSocket; sock != "" {
+		c.Mounts = append(c.Mounts, worker.Mount{Source: worker.SocketMount(sock), Dest: traceSocket})
+	}
 	return c
 }
 
-func (o *execOp) process(secretEnv []string, logs *logs) worker.Process {
+func (o *execOp) process(senv *schedule.Env, secretEnv []string, logs *logs) worker.Process {
 	m := o.op.Meta
 	env := slices.Concat(m.Env, proxyEnv(m.ProxyEnv), secretEnv)
-	if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
+	if !hasVariable(env, "PATH") {
 		env = append(env, "PATH="+defaultPath)
+	}
+	if o.f.worker.TraceSocket != "" {
+		env = append(env, traceEnv(senv, env)...)
 	}
 	return worker.Process{
 		Args:           m.Args,

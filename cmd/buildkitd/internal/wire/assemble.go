@@ -32,6 +32,11 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	if err != nil {
 		return err
 	}
+	if t := newTraces(ctx, cfg.OTEL); t != nil {
+		d.onClose(t.close)
+		d.background = append(d.background, t.run)
+		w.TraceSocket = t.path()
+	}
 	keys, err := key.Open(st.sub("keys.db"))
 	if err != nil {
 		return err

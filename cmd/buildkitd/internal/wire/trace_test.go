@@ -1,0 +1,75 @@
+package wire
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+)
+
+// collector is a TraceService that hands on what it gets.
+type collector struct {
+	coltracepb.UnimplementedTraceServiceServer
+	got chan *coltracepb.ExportTraceServiceRequest
+}
+
+func (c *collector) Export(_ context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+	c.got <- req
+	return &coltracepb.ExportTraceServiceResponse{}, nil
+}
+
+func export(t *testing.T, socket string) error {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = coltracepb.NewTraceServiceClient(conn).Export(t.Context(), &coltracepb.ExportTraceServiceRequest{
+		ResourceSpans: []*tracepb.ResourceSpans{{SchemaUrl: "mark"}},
+	})
+	return err
+}
+
+func serveTraces(t *testing.T) *traces {
+	t.Helper()
+	tr := newTraces(t.Context(), config.OTEL{SocketPath: filepath.Join(t.TempDir(), "sub", "otel.sock")})
+	require.NotNil(t, tr)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- tr.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		require.NoError(t, tr.close())
+	})
+	return tr
+}
+
+func TestTracesOfStepsAreTakenWithoutACollector(t *testing.T) {
+	t.Setenv("OTEL_TRACES_EXPORTER", "none")
+	require.NoError(t, export(t, serveTraces(t).path()))
+}
+
+func TestTracesOfStepsReachTheCollector(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := &collector{got: make(chan *coltracepb.ExportTraceServiceRequest, 1)}
+	server := grpc.NewServer()
+	coltracepb.RegisterTraceServiceServer(server, c)
+	go func() { _ = server.Serve(lis) }()
+	t.Cleanup(server.Stop)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+lis.Addr().String())
+	require.NoError(t, export(t, serveTraces(t).path()))
+	require.Equal(t, "mark", (<-c.got).ResourceSpans[0].SchemaUrl)
+}
+
+func TestDaemonBuildsWithoutItsTraceSocket(t *testing.T) {
+	require.Nil(t, newTraces(t.Context(), config.OTEL{SocketPath: "/dev/null/otel.sock"}))
+}
