@@ -15,13 +15,13 @@ import (
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 )
 
-// collector is a TraceService that hands on what it gets.
-type collector struct {
+// sink is a TraceService that hands on what it gets.
+type sink struct {
 	coltracepb.UnimplementedTraceServiceServer
 	got chan *coltracepb.ExportTraceServiceRequest
 }
 
-func (c *collector) Export(_ context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+func (c *sink) Export(_ context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
 	c.got <- req
 	return &coltracepb.ExportTraceServiceResponse{}, nil
 }
@@ -60,7 +60,7 @@ func TestTracesOfStepsAreTakenWithoutACollector(t *testing.T) {
 func TestTracesOfStepsReachTheCollector(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &collector{got: make(chan *coltracepb.ExportTraceServiceRequest, 1)}
+	c := &sink{got: make(chan *coltracepb.ExportTraceServiceRequest, 1)}
 	server := grpc.NewServer()
 	coltracepb.RegisterTraceServiceServer(server, c)
 	go func() { _ = server.Serve(lis) }()
