@@ -121,6 +121,27 @@ func TestChangesAreFoundByComparing(t *testing.T) {
 	}, names(t, &b))
 }
 
+func TestAFolderThatWasOnlyCopiedUpIsNotWritten(t *testing.T) {
+	base, upper := t.TempDir(), t.TempDir()
+	old := time.Unix(1000, 5)
+	put(t, base, "etc/hosts", "a/b/c/f", "mode/x", "time/x")
+	put(t, upper, "a/b/c/new")
+	for _, dir := range []string{"etc", "mode", "time"} {
+		require.NoError(t, os.Mkdir(filepath.Join(upper, dir), 0o755))
+	}
+	for _, root := range []string{base, upper} {
+		for _, dir := range []string{"etc", "mode", "time", "a/b/c", "a/b", "a"} {
+			require.NoError(t, os.Chmod(filepath.Join(root, dir), 0o755))
+			require.NoError(t, os.Chtimes(filepath.Join(root, dir), old, old))
+		}
+	}
+	require.NoError(t, os.Chmod(filepath.Join(upper, "mode"), 0o700))
+	require.NoError(t, os.Chtimes(filepath.Join(upper, "time"), old, old.Add(1)))
+	var b bytes.Buffer
+	require.NoError(t, WriteUpper(t.Context(), &b, Upper{Dir: upper, Lowers: []string{base}, Xattrs: TrustedXattrs}))
+	require.Equal(t, []string{"a/", "a/b/", "a/b/c/", "a/b/c/new", "mode/", "time/"}, names(t, &b))
+}
+
 func TestAnOpaqueFolderIsWrittenAsRemovals(t *testing.T) {
 	base, middle, upper := t.TempDir(), t.TempDir(), t.TempDir()
 	put(t, base, "d/a", "d/b", "d/sub/x", "other/y")

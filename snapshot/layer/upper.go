@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -37,6 +38,57 @@ type upperWalk struct {
 	Upper
 	ctx context.Context //nolint:containedctx // lives as long as the call that it came with
 	out *writer
+	// pending are the folders on the way to where the walk is that were copied up and are not
+	// changed themselves: they are written before the first change in them, or never.
+	pending []pendingDir
+}
+
+type pendingDir struct {
+	name, file string
+	st         *unix.Stat_t
+}
+
+// flush writes the pending folders.
+func (u *upperWalk) flush() error {
+	for _, d := range u.pending {
+		if err := u.out.add(d.name, d.file, d.st); err != nil {
+			return err
+		}
+	}
+	u.pending = nil
+	return nil
+}
+
+func (u *upperWalk) remove(name string) error {
+	if err := u.flush(); err != nil {
+		return err
+	}
+	return u.out.remove(name)
+}
+
+// unchanged tells whether a folder is what the layers below show there. Only the uppermost one
+// that has it counts: it is what the folder was copied from.
+func (u *upperWalk) unchanged(name, file string, st *unix.Stat_t, lowers []string) (bool, error) {
+	for _, l := range lowers {
+		below := filepath.Join(l, name)
+		was, err := lstat(below)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if was.Mode != st.Mode || was.Uid != st.Uid || was.Gid != st.Gid || was.Mtim != st.Mtim {
+			return false, nil
+		}
+		now, err := xattrs(file)
+		if err != nil {
+			return false, err
+		}
+		then, err := xattrs(below)
+		return err == nil && maps.Equal(now, then), err
+	}
+	return false, nil
 }
 
 // walk writes what is in the folder name. With hides, nothing that the lower layers have there is
@@ -68,7 +120,7 @@ func (u *upperWalk) walk(name string, lowers []string, hides bool) error {
 	for _, base := range names {
 		child := path.Join(name, base)
 		if gone[base] {
-			if err := u.out.remove(child); err != nil {
+			if err := u.remove(child); err != nil {
 				return err
 			}
 			continue
@@ -87,15 +139,35 @@ func (u *upperWalk) entry(name string, lowers []string, hides bool) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
-		return u.out.remove(name)
-	}
-	if err := u.out.add(name, file, st); err != nil {
-		return err
+		return u.remove(name)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil
+		if err := u.flush(); err != nil {
+			return err
+		}
+		return u.out.add(name, file, st)
 	}
-	return u.walk(name, lowers, hides || u.Xattrs.IsOpaque(file))
+	opaque := u.Xattrs.IsOpaque(file)
+	same := false
+	if !hides && !opaque {
+		if same, err = u.unchanged(name, file, st, lowers); err != nil {
+			return err
+		}
+	}
+	depth := len(u.pending)
+	u.pending = append(u.pending, pendingDir{name, file, st})
+	if !same {
+		if err := u.flush(); err != nil {
+			return err
+		}
+	}
+	if err := u.walk(name, lowers, hides || opaque); err != nil {
+		return err
+	}
+	if len(u.pending) > depth {
+		u.pending = u.pending[:depth]
+	}
+	return nil
 }
 
 // visible returns what the lower layers show in the folder name, in no order.
