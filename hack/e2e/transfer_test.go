@@ -158,8 +158,9 @@ func TestAClientThatIsSlowGetsAndSendsEverything(t *testing.T) {
 
 func TestAClientThatVanishesLeavesNothing(t *testing.T) {
 	t.Parallel()
-	d := start(t, harness.DaemonOptions{Debug: true})
-	source := smallFiles(t, filepath.Join(t.TempDir(), "source"), manyFiles/4, 200)
+	dir := tmpfs(t, "2g")
+	d := start(t, harness.DaemonOptions{Dir: dir, Debug: true})
+	source := smallFiles(t, filepath.Join(dir, "source"), manyFiles/4, 200)
 	d.Build(t, dockerfile(t, "FROM busybox", "RUN true"), toLocal(t.TempDir()))
 	d.RequireIdle(t)
 	before := d.Goroutines(t)
