@@ -170,9 +170,6 @@ func (b *Build) copyOptions(t *transfer) ([]llb.CopyOption, error) {
 	if t.chown != "" {
 		opts = append(opts, llb.WithOwner(llb.ParseOwner(t.chown)))
 	}
-	if b.opt.Epoch != nil {
-		opts = append(opts, llb.WithTime(*b.opt.Epoch))
-	}
 	switch c := t.chmod; {
 	case c == "":
 	case c[0] >= '0' && c[0] <= '9':
