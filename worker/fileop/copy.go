@@ -39,7 +39,7 @@ func copyAction(ctx context.Context, a *pb.FileActionCopy, dst *beneath.Root, tr
 		return err
 	}
 	sources, err := c.sources()
-	if err != nil {
+	if err != nil || len(sources) == 0 {
 		return err
 	}
 	if err := c.makeParents(); err != nil {
@@ -55,12 +55,14 @@ func copyAction(ctx context.Context, a *pb.FileActionCopy, dst *beneath.Root, tr
 
 // copier copies for one action.
 type copier struct {
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // of the one action
 	a        *pb.FileActionCopy
 	src, dst *beneath.Root
 	owner    *Owner
 	// mode changes permissions; nil keeps them.
-	mode             func(fs.FileMode) fs.FileMode
+	mode func(fs.FileMode) fs.FileMode
+	// octal is what mode sets, if that does not depend on what was there.
+	octal            *fs.FileMode
 	include, exclude *patternmatcher.PatternMatcher
 	// links are the files with several names that were copied, by what they are in the source.
 	links map[inode]string
@@ -70,8 +72,8 @@ type inode struct{ dev, ino uint64 }
 
 func newCopier(ctx context.Context, a *pb.FileActionCopy, src, dst *beneath.Root, owner *Owner) (*copier, error) {
 	c := &copier{ctx: ctx, a: a, src: src, dst: dst, owner: owner, links: map[inode]string{}}
-	var err error
-	if c.mode, err = parseMode(a); err != nil {
+	err := c.parseMode()
+	if err != nil {
 		return nil, err
 	}
 	if len(a.IncludePatterns) > 0 {
@@ -87,26 +89,42 @@ func newCopier(ctx context.Context, a *pb.FileActionCopy, src, dst *beneath.Root
 	return c, nil
 }
 
-// parseMode reads the mode of an action: octal digits set, others change, as chmod has it.
-func parseMode(a *pb.FileActionCopy) (func(fs.FileMode) fs.FileMode, error) {
-	if a.ModeStr != "" {
-		if n, err := strconv.ParseUint(a.ModeStr, 8, 32); err == nil {
-			if n > 0o7777 {
-				return nil, fmt.Errorf("invalid mode %q", a.ModeStr)
-			}
-			return func(fs.FileMode) fs.FileMode { return fileMode(uint32(n)) }, nil
+// parseMode reads the mode of the action: octal digits set, others change, as chmod has it.
+func (c *copier) parseMode() error {
+	if c.a.ModeStr == "" {
+		if c.a.Mode >= 0 {
+			c.setOctal(uint32(c.a.Mode))
 		}
-		set, err := mode.Parse(a.ModeStr)
-		if err != nil {
-			return nil, fmt.Errorf("invalid mode %q: %w", a.ModeStr, err)
+		return nil
+	}
+	if n, err := strconv.ParseUint(c.a.ModeStr, 8, 32); err == nil {
+		if n > 0o7777 {
+			return fmt.Errorf("invalid mode %q", c.a.ModeStr)
 		}
-		return set.Apply, nil
+		c.setOctal(uint32(n))
+		return nil
 	}
-	if a.Mode < 0 {
-		return nil, nil
+	set, err := mode.Parse(c.a.ModeStr)
+	if err != nil {
+		return fmt.Errorf("invalid mode %q: %w", c.a.ModeStr, err)
 	}
-	m := fileMode(uint32(a.Mode))
-	return func(fs.FileMode) fs.FileMode { return m }, nil
+	c.mode = set.Apply
+	return nil
+}
+
+func (c *copier) setOctal(m uint32) {
+	perm := fileMode(m)
+	c.octal = &perm
+	c.mode = func(fs.FileMode) fs.FileMode { return perm }
+}
+
+// madePerm returns the permissions of a directory that is made for a copy to go into: those that
+// are set without the special bits, which are for what is copied, or else otherwise.
+func (c *copier) madePerm(otherwise fs.FileMode) fs.FileMode {
+	if c.octal == nil {
+		return otherwise
+	}
+	return c.octal.Perm()
 }
 
 // fileMode returns the Go form of the permission bits of a unix mode.
@@ -189,7 +207,7 @@ func (c *copier) makeParents() error {
 		return h.Close()
 	}
 	// Parents of a directory that only contents are copied into get what the source has.
-	h, _, err := c.dst.MkdirAll(dir, stamped(0o755, c.owner, c.a.Timestamp))
+	h, _, err := c.dst.MkdirAll(dir, stamped(unixPerm(c.madePerm(0o755)), c.owner, c.a.Timestamp))
 	if err != nil {
 		return err
 	}
@@ -286,11 +304,11 @@ func lstatError(err error) error {
 func (c *copier) target(src string, from *place) (string, error) {
 	dest := beneath.Clean(c.a.Dest)
 	if from.isDir() && c.a.DirCopyContents {
-		real, err := c.real(c.dst, dest)
+		resolved, err := c.real(c.dst, dest)
 		if errors.Is(err, unix.ENOENT) {
 			return dest, nil
 		}
-		return real, err
+		return resolved, err
 	}
 	h, err := c.dst.Handle(dest, false)
 	switch {

@@ -88,7 +88,7 @@ func (c *copier) entry(from, to *place, rel string, d depth, inc, exc patternmat
 	if err != nil {
 		return true, err
 	}
-	return true, c.finish(from, to)
+	return true, c.finish(from, to, c.perm(from, d))
 }
 
 func (c *copier) wanted(rel string, inc, exc patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, patternmatcher.MatchInfo, error) {
@@ -251,9 +251,22 @@ func (c *copier) special(from, to *place) error {
 	return nil
 }
 
+// perm returns the permissions of the copy of an entry. A directory that only contents are copied
+// of is made for them and not a copy itself.
+func (c *copier) perm(from *place, d depth) fs.FileMode {
+	perm := fileMode(from.st.Mode)
+	switch {
+	case d == top && from.isDir() && c.a.DirCopyContents:
+		return c.madePerm(perm)
+	case c.mode == nil:
+		return perm
+	}
+	return c.mode(perm | dirBit(from))
+}
+
 // finish gives a copy the owner, mode, attributes and time that it should have, in the order in
 // which one does not undo the other.
-func (c *copier) finish(from, to *place) error {
+func (c *copier) finish(from, to *place, perm fs.FileMode) error {
 	owner := c.owner
 	if owner == nil {
 		owner = &Owner{UID: from.st.Uid, GID: from.st.Gid}
@@ -262,15 +275,16 @@ func (c *copier) finish(from, to *place) error {
 		return err
 	}
 	if from.kind() != unix.S_IFLNK {
-		perm := fileMode(from.st.Mode)
-		if c.mode != nil {
-			perm = c.mode(perm | dirBit(from))
-		}
 		if err := unix.Fchmodat(to.fd(), to.name, unixPerm(perm), 0); err != nil {
 			return to.err("chmod", err)
 		}
 	}
 	copyXattrs(from, to)
+	return c.finishTime(from, to)
+}
+
+// finishTime gives a copy its time: that of the action or of what was copied.
+func (c *copier) finishTime(from, to *place) error {
 	if c.a.Timestamp >= 0 {
 		return setTime(to.dir, to.name, c.a.Timestamp)
 	}
@@ -332,8 +346,8 @@ func splitNames(b []byte) []string {
 }
 
 // directory copies what is in a directory. The directory itself is made when it is wanted, or
-// when something in it is; one that was there before keeps its own metadata if the copy began
-// with it.
+// when something in it is; one that was there before keeps its owner and mode if the copy began
+// with it, and takes the time only.
 func (c *copier) directory(from, to *place, rel string, d depth, kept bool, inc, exc patternmatcher.MatchInfo) (bool, error) {
 	src, err := openAt(from, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -377,10 +391,13 @@ func (c *copier) directory(from, to *place, rel string, d depth, kept bool, inc,
 		}
 		kept = kept || some
 	}
-	if m.dir == nil || d == top && !m.made {
+	switch {
+	case m.dir == nil:
 		return kept, nil
+	case d == top && !m.made:
+		return kept, c.finishTime(from, to)
 	}
-	return kept, c.finish(from, to)
+	return kept, c.finish(from, to, c.perm(from, d))
 }
 
 // any tells whether an entry or anything below it is wanted.

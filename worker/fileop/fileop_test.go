@@ -112,7 +112,7 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "a nested file onto a directory", src: "d", dest: "/to", into: []string{"to/x/"}, err: "cannot replace to directory /to/x with file"},
 		{name: "a nested file onto a directory, replacing", src: "d", dest: "/to", into: []string{"to/x/"}, opt: func(c *pb.FileActionCopy) { c.AlwaysReplaceExistingDestPaths = true }, want: []string{"to/sub/y=Y", "to/x=X"}},
 		{name: "a pattern", src: "*.txt", dest: "/to/", want: []string{"to/a.txt=A", "to/b.txt=B"}},
-		{name: "a pattern that matches nothing", src: "*.no", dest: "/to/", want: []string{"to/"}},
+		{name: "a pattern that matches nothing", src: "*.no", dest: "/to/"},
 		{name: "a pattern that must match", src: "*.no", dest: "/to/", opt: func(c *pb.FileActionCopy) { c.AllowEmptyWildcard = false }, err: "*.no not found"},
 		{name: "what a link leads to", src: "link", dest: "/f", want: []string{"f=X"}},
 		{name: "a link as it is", src: "link", dest: "/f", opt: func(c *pb.FileActionCopy) { c.FollowSymlink = false }, want: []string{"f->d/x"}},
@@ -225,6 +225,41 @@ func TestCopyChangesOwnerModeAndTime(t *testing.T) {
 		require.Equal(t, want, st.Mode().Perm(), modeStr)
 	}
 	require.Error(t, apply(t, copyOf("f", "/f", func(c *pb.FileActionCopy) { c.ModeStr = "nonsense" }), lay(t, "f=x"), t.TempDir()))
+}
+
+func TestTheTargetOfContentsIsNoCopy(t *testing.T) {
+	old := time.Unix(1_500_000_000, 0)
+	src := lay(t, "d/sub/x=X")
+	for _, p := range []string{"d/sub/x", "d/sub", "d"} {
+		require.NoError(t, os.Chtimes(filepath.Join(src, p), old, old))
+	}
+	octal := func(m int32) func(*pb.FileActionCopy) { return func(c *pb.FileActionCopy) { c.Mode = m } }
+	for name, c := range map[string]struct {
+		dest     string
+		into     []string
+		opt      func(*pb.FileActionCopy)
+		to, sub  fs.FileMode
+		atParent fs.FileMode
+	}{
+		"without a mode":                  {dest: "/a/to", opt: octal(-1), to: 0o755, sub: 0o755, atParent: 0o755},
+		"special bits are for the copies": {dest: "/a/to", opt: octal(0o1711), to: 0o711, sub: 0o711 | fs.ModeSticky, atParent: 0o711},
+		"and with a slash":                {dest: "/a/to/", opt: octal(0o1711), to: 0o711, sub: 0o711 | fs.ModeSticky, atParent: 0o711},
+		"changes are for the copies":      {dest: "/a/to", opt: func(c *pb.FileActionCopy) { c.ModeStr = "go-r" }, to: 0o755, sub: 0o711, atParent: 0o755},
+		"what is there keeps its mode":    {dest: "/a/to", into: []string{"a/to/"}, opt: octal(0o700), to: 0o755, sub: 0o700, atParent: 0o755},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dst := lay(t, c.into...)
+			require.NoError(t, apply(t, copyOf("d", c.dest, c.opt), src, dst))
+			for p, want := range map[string]fs.FileMode{"a": c.atParent, "a/to": c.to, "a/to/sub": c.sub} {
+				st, err := os.Stat(filepath.Join(dst, p))
+				require.NoError(t, err)
+				require.Equal(t, want|fs.ModeDir, st.Mode(), p)
+				if p != "a" {
+					require.Equal(t, old.Unix(), st.ModTime().Unix(), p)
+				}
+			}
+		})
+	}
 }
 
 func TestHostileTreesStayInside(t *testing.T) {
