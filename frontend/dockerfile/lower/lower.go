@@ -55,7 +55,8 @@ type Options struct {
 	BuildArgs map[string]string
 	// Labels are set on the image over those of the Dockerfile.
 	Labels map[string]string
-	// Epoch, if set, is the time of everything that is made.
+	// Epoch, if set, is the time of the image, of its history and of what instructions make
+	// themselves: directories and inline documents. Copied files keep their own times.
 	Epoch *time.Time
 	// NoCache are the stages that ignore the cache, NoCacheAll says all do.
 	NoCache    []string
