@@ -12,7 +12,7 @@ lint="ca-certificates"
 test="$quickstart
 	gcc libc6-dev
 	protobuf-compiler libprotobuf-dev
-	docker-registry crun mmdebstrap fuse-overlayfs
+	docker-registry crun mmdebstrap fuse-overlayfs skopeo umoci
 	git openssh-client e2fsprogs mount iproute2 xz-utils bzip2 zstd tar"
 
 case "${1:-}" in

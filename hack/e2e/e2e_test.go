@@ -85,7 +85,8 @@ type client struct {
 	cmd    *exec.Cmd
 	stderr *output
 	done   chan struct{}
-	ctx    context.Context //nolint:containedctx // to tell, after the end, why it ended
+	// ctx tells, after the end, whether that was for its time.
+	ctx context.Context
 }
 
 // prepare returns a buildctl that start starts.
@@ -287,7 +288,7 @@ func tmpfs(tb testing.TB, size string) string {
 	return mounted(tb, func(dir string) error { return unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755,size="+size) })
 }
 
-// mounted makes a folder, has mount mount something there, and undoes both when the test ends.
+// mounted makes a folder, has something mounted there by mount, and undoes both when the test ends.
 func mounted(tb testing.TB, mount func(dir string) error) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "e2e-") //nolint:usetesting // the path of a socket may have 107 bytes only, and the name of a test is long

@@ -233,19 +233,12 @@ func TestSpecialFilesOfLayersReachStepsAndArchives(t *testing.T) {
 	stream, err := os.Open(file)
 	require.NoError(t, err)
 	defer stream.Close()
-	kinds := map[string]byte{}
-	reader := tar.NewReader(stream)
-	for {
-		header, err := reader.Next()
-		if err == io.EOF { //nolint:errorlint // what Next returns at the end
-			break
-		}
-		require.NoError(t, err)
-		kinds[strings.TrimPrefix(header.Name, "/")] = header.Typeflag
-	}
-	require.Equal(t, byte(tar.TypeChar), kinds["null2"])
-	require.Equal(t, byte(tar.TypeFifo), kinds["pipe"])
-	require.Equal(t, byte(tar.TypeReg), kinds["setuid"])
+	headers := headersOf(t, stream)
+	require.Equal(t, byte(tar.TypeChar), headers["null2"].Typeflag)
+	require.Equal(t, []int64{1, 3}, []int64{headers["null2"].Devmajor, headers["null2"].Devminor})
+	require.Equal(t, byte(tar.TypeFifo), headers["pipe"].Typeflag)
+	require.Equal(t, byte(tar.TypeReg), headers["setuid"].Typeflag)
+	require.Equal(t, int64(0o4755), headers["setuid"].Mode)
 	d.RequireIdle(t)
 }
 

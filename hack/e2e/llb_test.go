@@ -67,11 +67,11 @@ func vertexes(tb testing.TB, r harness.Result) map[digest.Digest]vertex {
 	found := map[digest.Digest]vertex{}
 	for decoder := json.NewDecoder(strings.NewReader(r.Stderr)); ; {
 		var message struct{ Vertexes []vertex }
-		if err := decoder.Decode(&message); errors.Is(err, io.EOF) {
+		err := decoder.Decode(&message)
+		if errors.Is(err, io.EOF) {
 			return found
-		} else {
-			require.NoError(tb, err, r.Stderr)
 		}
+		require.NoError(tb, err, r.Stderr)
 		for _, v := range message.Vertexes {
 			found[v.Digest] = v
 		}
