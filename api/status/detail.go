@@ -113,8 +113,8 @@ func registeredDetail(err error) *anypb.Any {
 	return &anypb.Any{TypeUrl: a.GetTypeUrl(), Value: a.GetValue()}
 }
 
-// decodeDetail wraps err with the record of d. It reports false if d is not known or broken.
-func decodeDetail(d *anypb.Any, err error) (error, bool) {
+// decodeDetail wraps err with the record of d. It returns nil if d is not known or broken.
+func decodeDetail(d *anypb.Any, err error) error {
 	data := d.GetValue()
 	switch d.GetTypeUrl() {
 	case urlVertex:
@@ -138,9 +138,9 @@ func decodeDetail(d *anypb.Any, err error) (error, bool) {
 	case urlSolve:
 		m := &errdefspb.Solve{}
 		if uerr := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, m); uerr != nil {
-			return nil, false
+			return nil //nolint:nilerr // a broken detail tells nothing
 		}
-		return &SolveError{m, err}, true
+		return &SolveError{m, err}
 	case urlExit:
 		return decode(data, func(m *gatewaypb.ExitMessage) error { return &ExitError{m.Code, err} })
 	case urlDecision:
@@ -148,13 +148,13 @@ func decodeDetail(d *anypb.Any, err error) (error, bool) {
 	case urlStack:
 		return decode(data, func(m *stackpb.Stack) error { return &StackError{Err: err, stack: m} })
 	}
-	return nil, false
+	return nil
 }
 
-func decode[M any](data []byte, wrap func(*M) error) (error, bool) {
+func decode[M any](data []byte, wrap func(*M) error) error {
 	m := new(M)
 	if err := json.Unmarshal(data, m); err != nil {
-		return nil, false
+		return nil //nolint:nilerr // a broken detail tells nothing
 	}
-	return wrap(m), true
+	return wrap(m)
 }

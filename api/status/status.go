@@ -117,7 +117,7 @@ func FromProto(st *spb.Status) error {
 	base := &Error{code: codes.Code(st.GetCode()), msg: st.GetMessage()}
 	err := error(base)
 	for _, d := range st.GetDetails() {
-		if typed, ok := decodeDetail(d, err); ok {
+		if typed := decodeDetail(d, err); typed != nil {
 			err = typed
 			continue
 		}

@@ -238,7 +238,7 @@ func TestInterceptorsCarryKindsThroughARealConnection(t *testing.T) {
 	lis := bufconn.Listen(1 << 16)
 	srv := grpc.NewServer(grpc.UnaryInterceptor(status.UnaryServer), grpc.StreamInterceptor(status.StreamServer))
 	grpc_health_v1.RegisterHealthServer(srv, failing{err: fmt.Errorf("solve: %w", &status.ExitError{Code: 2, Err: errdefs.ErrUnavailable.WithMessage("x")})})
-	go srv.Serve(lis)
+	go func() { _ = srv.Serve(lis) }()
 	defer srv.Stop()
 	cc, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return lis.Dial() }),
@@ -307,8 +307,8 @@ func FuzzFromProto(f *testing.F) {
 		if err.Error() != "x" {
 			t.Errorf("text %q", err)
 		}
-		status.PrintSources(io.Discard, err)
-		status.PrintStacks(io.Discard, err)
+		_ = status.PrintSources(io.Discard, err)
+		_ = status.PrintStacks(io.Discard, err)
 		if len(status.Proto(err).Details) != 1 {
 			t.Error("detail lost or doubled")
 		}
