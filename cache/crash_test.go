@@ -87,7 +87,7 @@ func victim(root string) {
 
 func TestKilledAtAnyTime(t *testing.T) {
 	each(t, func(t *testing.T, e *env) {
-		require.NoError(t, e.Manager.Close())
+		require.NoError(t, e.Close())
 		for round := range 8 {
 			kill(t, e, time.Duration(5+round*round*12)*time.Millisecond)
 			start := time.Now()
@@ -105,7 +105,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 				e.release(ref)
 			}
 			require.NoError(t, e.Check(e.ctx))
-			require.NoError(t, e.Manager.Close())
+			require.NoError(t, e.Close())
 		}
 		e.open()
 	})

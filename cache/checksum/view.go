@@ -337,7 +337,7 @@ type filter struct {
 
 // walk calls emit for what is kept below and at p, entries before their directory, and tells
 // whether there was any.
-func (f *filter) walk(ctx context.Context, p string, inc, exc patternmatcher.MatchInfo, emit func(string, Sum)) (any bool, err error) {
+func (f *filter) walk(ctx context.Context, p string, inc, exc patternmatcher.MatchInfo, emit func(string, Sum)) (some bool, err error) {
 	e, err := f.v.stat(ctx, p)
 	if err != nil {
 		return false, err

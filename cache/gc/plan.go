@@ -52,7 +52,7 @@ func Plan(records []Record, p Policy, disk Disk, now time.Time) Result {
 		return res
 	}
 	pl.start()
-	for pl.free.Len() > 0 && !(capped && res.Left <= keep) {
+	for pl.free.Len() > 0 && (!capped || res.Left > keep) {
 		it := heap.Pop(&pl.free).(*item)
 		res.Remove = append(res.Remove, it.ID)
 		if !it.Shared {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -67,7 +68,7 @@ func IsDenied(err error) bool {
 		return true
 	}
 	var status remoteserrors.ErrUnexpectedStatus
-	return errors.As(err, &status) && (status.StatusCode == 401 || status.StatusCode == 403)
+	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
 }
 
 // errorMessage reads what a registry says about an error, from the JSON of the distribution

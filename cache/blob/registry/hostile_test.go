@@ -41,7 +41,7 @@ func TestHostileRegistries(t *testing.T) {
 		_, err := repo.Fetch(t.Context(), descOf(manifest), limit)
 		var wrong *registry.DigestError
 		require.ErrorAs(t, err, &wrong)
-		require.Equal(t, descOf(manifest).Digest, wrong.Want)
+		require.Equal(t, wrong.Want, descOf(manifest).Digest)
 	})
 	t.Run("a manifest that says it is huge", func(t *testing.T) {
 		repo := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("nothing should be asked for") })

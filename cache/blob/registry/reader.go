@@ -129,7 +129,7 @@ func (r *reader) resume(err error) error {
 	switch cause := r.broken(); {
 	case cause != nil:
 		err = cause
-	case err == io.EOF: //nolint:errorlint // a reader's end is never wrapped
+	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
 	err = unwrapOpen(err)

@@ -56,8 +56,8 @@ func TestRetry(t *testing.T) {
 		"what works is asked once":                   {answers: []any{200}, attempts: 1},
 		"what is not found is asked once":            {answers: []any{404}, attempts: 1},
 		"a server error passes":                      {answers: []any{500, 502, 200}, attempts: 3, min: 400 * time.Millisecond, max: time.Second},
-		"too many requests wait as told":             {answers: []any{later(429, "7"), 200}, attempts: 2, min: 7 * time.Second, max: 8 * time.Second},
-		"a wait beyond reason is an error at once":   {answers: []any{later(429, "3600")}, attempts: 1, err: "unexpected status 429 Too Many Requests"},
+		"too many requests wait as told":             {answers: []any{later(429, "7"), 200}, attempts: 2, min: 7 * time.Second, max: 8 * time.Second},   //nolint:bodyclose // no body was made
+		"a wait beyond reason is an error at once":   {answers: []any{later(429, "3600")}, attempts: 1, err: "unexpected status 429 Too Many Requests"}, //nolint:bodyclose // as above
 		"a connection that was reset is tried again": {answers: []any{syscall.ECONNRESET, io.EOF, 200}, attempts: 3, max: time.Second},
 		"a connection that is refused is not":        {answers: []any{syscall.ECONNREFUSED}, attempts: 1, err: "connection refused"},
 		"a reset upload of unknown effect is not":    {method: http.MethodPost, answers: []any{io.ErrUnexpectedEOF}, attempts: 1, err: "unexpected EOF"},
@@ -98,7 +98,7 @@ func TestRetryEndsWithTheContext(t *testing.T) {
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://registry.test/v2/", http.NoBody)
 		require.NoError(t, err)
-		resp, err := retry{&script{answers: []any{500}}}.RoundTrip(req)
+		resp, err := retry{&script{answers: []any{500}}}.RoundTrip(req) //nolint:bodyclose // there is no response
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Nil(t, resp)
 	})
@@ -129,7 +129,7 @@ func (c chunks) Read(p []byte) (int, error) {
 func (chunks) Close() error { return nil }
 
 // silent is a transfer that waits for its context.
-type silent struct{ ctx context.Context } //nolint:containedctx // a fake of a response body
+type silent struct{ ctx context.Context }
 
 func (s silent) Read([]byte) (int, error) { <-s.ctx.Done(); return 0, s.ctx.Err() }
 func (silent) Close() error               { return nil }
