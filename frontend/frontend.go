@@ -1,6 +1,6 @@
 // Package frontend is the contract of what turns a user's build description into LLB.
 //
-// A Frontend is given a Bridge and nothing else: through it it reads files, resolves images and
+// A Frontend is given a Bridge and nothing else: through that it reads files, resolves images and
 // solves definitions. The Bridge is the gateway client interface, so that one frontend runs
 // built into the daemon, on a client's side and inside a container. The packages below hold the
 // Dockerfile frontend and the gateway server that lets frontends outside of the daemon in.

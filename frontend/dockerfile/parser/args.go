@@ -103,7 +103,7 @@ func parseJSON(s string) (args []string, ok bool, err error) {
 	}
 	var array []any
 	if json.Unmarshal([]byte(s), &array) != nil {
-		return nil, false, nil
+		return nil, false, nil //nolint:nilerr // it is not the JSON form then
 	}
 	args = make([]string, 0, len(array))
 	for _, v := range array {

@@ -167,7 +167,7 @@ func (s *scanner) escape(stop string) (text string, quoted bool) {
 		return "", false
 	case s.Heredoc && c != '$' && c != rune(s.Escape):
 		return esc, true
-	case s.RawEscapes && !(stop != "" && strings.ContainsRune(stop, c)):
+	case s.RawEscapes && (stop == "" || !strings.ContainsRune(stop, c)):
 		return esc + s.next(), true
 	default:
 		return s.next(), true

@@ -14,17 +14,17 @@ const maxDistance = 2
 // Search returns the option that is nearest to word, the first of equals, or an empty string if
 // none is near or word is one of them.
 func Search(word string, options []string) string {
-	best, min := "", maxDistance+1
+	best, least := "", maxDistance+1
 	for _, option := range options {
 		if option == word {
 			return ""
 		}
 		// The distance is at least the difference in length: most options need no matrix.
-		if diff := len(option) - len(word); diff >= min || -diff >= min {
+		if diff := len(option) - len(word); diff >= least || -diff >= least {
 			continue
 		}
-		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(option), nil); d < min {
-			best, min = option, d
+		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(option), nil); d < least {
+			best, least = option, d
 		}
 	}
 	return best
