@@ -87,34 +87,34 @@ func unmount(dir string) error {
 
 // cleanMounts ends every mount below dir and removes the folders.
 func cleanMounts(dir string) error {
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if os.IsNotExist(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(resolved))
 	if err != nil {
-		return fmt.Errorf("read mounts below %s: %w", real, err)
+		return fmt.Errorf("read mounts below %s: %w", resolved, err)
 	}
 	slices.SortFunc(mounts, func(a, b *mountinfo.Info) int {
 		return strings.Compare(b.Mountpoint, a.Mountpoint) // the deepest first
 	})
 	for _, m := range mounts {
-		if m.Mountpoint == real {
+		if m.Mountpoint == resolved {
 			continue // put there by the owner of the machine
 		}
 		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return &os.PathError{Op: "unmount", Path: m.Mountpoint, Err: err}
 		}
 	}
-	entries, err := os.ReadDir(real)
+	entries, err := os.ReadDir(resolved)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := os.Remove(filepath.Join(real, e.Name())); err != nil {
+		if err := os.Remove(filepath.Join(resolved, e.Name())); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -43,8 +42,7 @@ func pack(t testing.TB, entries ...tar.Header) *bytes.Buffer {
 
 // sandbox returns a root to unpack into and the folder around it, which has to stay as it is.
 func sandbox(t testing.TB) (root, outside string) {
-	// In memory: a disk would be most of what a fuzzer waits for.
-	outside, err := os.MkdirTemp("/dev/shm", "layer-")
+	outside, err := os.MkdirTemp("/dev/shm", "layer-") //nolint:usetesting // a disk would be most of what a fuzzer waits for
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(outside)) })
 	root = filepath.Join(outside, "root")
@@ -244,7 +242,7 @@ func TestApplyReportsAFullDisk(t *testing.T) {
 	_, err = Apply(t.Context(), root, &b)
 	require.ErrorIs(t, err, unix.ENOSPC)
 	var entry *EntryError
-	require.True(t, errors.As(err, &entry))
+	require.ErrorAs(t, err, &entry)
 	require.Equal(t, "big", entry.Name)
 }
 

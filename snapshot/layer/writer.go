@@ -89,7 +89,7 @@ func (w *writer) add(name, file string, st *unix.Stat_t) error {
 		hdr.Devmajor, hdr.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	}
 	if st.Nlink > 1 && hdr.Typeflag != tar.TypeDir {
-		id := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev is not 64 bits wide everywhere
+		id := inode{uint64(st.Dev), st.Ino} // Dev is not 64 bits wide everywhere
 		if first, ok := w.links[id]; ok {
 			hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
 			return w.tar.WriteHeader(hdr)
