@@ -28,7 +28,7 @@ type job struct {
 	grants   entitlement.Grants
 	outputs  []exporter.Instance
 
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // ends with the job; its calls have contexts of their own
 	cancel context.CancelCauseFunc
 
 	memo     source.Memo

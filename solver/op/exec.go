@@ -259,11 +259,10 @@ func (o *execOp) secretEnv(ctx context.Context, env *schedule.Env) ([]string, er
 		}
 		data, err := secrets.Get(ctx, o.f.sessions, env, s.ID)
 		if err != nil {
-			if isSecretMissing(err) && s.Optional {
-				data = nil
-			} else {
+			if !s.Optional || !isSecretMissing(err) {
 				return nil, &schedule.RequesterError{Err: err}
 			}
+			data = nil
 		}
 		out = append(out, s.Name+"="+string(data))
 	}

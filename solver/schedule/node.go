@@ -35,7 +35,7 @@ const (
 	phaseIdle     phase = iota
 	phaseIdentify       // identity is being asked for
 	phaseKeys           // waits for the keys of its inputs
-	phaseKnown          // definition keys are known; nothing more is wanted, or all that is is had
+	phaseKnown          // definition keys are known; nothing more is wanted, or all of it is there
 	phaseLoad           // a stored result is being opened
 	phaseInputs         // waits for the inputs that content matching needs
 	phaseRest           // waits for the other inputs
