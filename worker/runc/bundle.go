@@ -143,7 +143,7 @@ func (r *Runtime) writeSpec(b *bundle, ct *container, p worker.Process, u spec.U
 		Network: b.net, CgroupsPath: r.cgroupsPath(ct),
 	}
 	if r.conf.SELinux && selinux.GetEnabled() {
-		in.ProcessLabel, in.MountLabel = selinux.InitContainerLabels()
+		in.ProcessLabel, in.MountLabel = selinux.InitContainerLabels() //nolint:staticcheck // its successor does not tell the label of mounts
 		b.onClose(func() error { selinux.ReleaseLabel(in.ProcessLabel); return nil })
 	}
 	s, err := spec.Build(r.host, in)

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/containerd/cgroups/v3"
-	"github.com/containerd/containerd/v2/pkg/cap"
+	capability "github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/moby/profiles/seccomp"
 	"github.com/moby/sys/userns"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -23,7 +23,7 @@ func newHost(conf RuntimeConfig) (spec.Host, error) {
 		NoProcessSandbox: conf.NoProcessSandbox,
 		AppArmorProfile:  conf.AppArmorProfile,
 	}
-	caps, err := cap.Current()
+	caps, err := capability.Current()
 	if err != nil {
 		return h, fmt.Errorf("read own capabilities: %w", err)
 	}

@@ -162,7 +162,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, p worker.Process) error {
 	if err != nil {
 		return err
 	}
-	defer e.remove()
+	defer func() { _ = e.remove() }() // the container's folder goes with all that is in it
 	proc := &process{
 		command: r.oci.commander(r.cgroupsPath(ct), e.dir, ct.id, "exec", "--process", e.path(processFile)),
 		dir:     e.dir, request: p, console: r.oci.console,

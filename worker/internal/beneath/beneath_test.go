@@ -159,9 +159,9 @@ func FuzzMkdirAll(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(d.Fd())))
+			actual, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(d.Fd())))
 			require.NoError(t, err)
-			require.Equal(t, filepath.Join(dir, got), real)
+			require.Equal(t, filepath.Join(dir, got), actual)
 			d.Close()
 		}
 		entries, err := os.ReadDir(outside)
