@@ -12,7 +12,7 @@ type Caller struct {
 	id, name, sharedKey string
 	methods             map[string]bool
 	conn                *callerConn
-	life                context.Context // ends with the session; its cause is a *LostError
+	life                context.Context //nolint:containedctx // ends with the session; its cause is a *LostError
 }
 
 // ID returns the session's id.
@@ -41,7 +41,7 @@ func (c *Caller) Err() error { return context.Cause(c.life) }
 // callerConn ties calls to the life of a session.
 type callerConn struct {
 	cc   grpc.ClientConnInterface
-	life context.Context
+	life context.Context //nolint:containedctx // the session's, which calls are bound to
 }
 
 // bind returns a context that ends with ctx or with the session, and a function that frees it.
@@ -71,7 +71,7 @@ func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, metho
 // callerStream frees its context when the stream has ended.
 type callerStream struct {
 	grpc.ClientStream
-	life   context.Context
+	life   context.Context //nolint:containedctx // the session's, which explains errors
 	free   func()
 	single bool // there is one response
 }

@@ -109,7 +109,7 @@ func (s *Session) outcome(ctx, life context.Context, err error) error {
 	default:
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the caller wanted this end
 	}
 	if cause := context.Cause(life); cause != nil {
 		return cause

@@ -18,9 +18,8 @@ const healthCheckMethod = grpc_health_v1.Health_Check_FullMethodName
 type healthConfig struct {
 	interval time.Duration
 	// timeout is the least that a check is given; a check that took long gives the next one
-	// half as much again, unless fixed.
+	// half as much again.
 	timeout time.Duration
-	fixed   bool
 	// failures is how many checks in a row must fail.
 	failures int
 }

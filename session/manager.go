@@ -11,11 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/status"
-	"google.golang.org/grpc/codes"
 )
 
 // lookupTimeout is how long a session may take to appear after a request that names it.

@@ -100,7 +100,7 @@ func serveControl(t *testing.T, m *session.Manager) controlpb.ControlClient {
 	lis := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.StreamInterceptor(status.StreamServer))
 	controlpb.RegisterControlServer(srv, control{m: m})
-	go srv.Serve(lis)
+	go func() { _ = srv.Serve(lis) }()
 	cc, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
 	require.NoError(t, err)
@@ -221,14 +221,14 @@ func TestAny(t *testing.T) {
 		want  string
 		err   string
 	}{
-		"no group":              {nil, "", "no active sessions"},
-		"a group of empty ids":  {session.IDs{"", ""}, "", "no active sessions"},
-		"the first that serves": {session.IDs{good.ID(), broken.ID()}, "good", ""},
-		"a session without the service is passed": {session.IDs{lacking.ID(), good.ID()}, "good", ""},
-		"NotFound is passed":                      {session.IDs{without.ID(), good.ID()}, "good", ""},
-		"a session that is gone is tried last":    {session.IDs{"gone", good.ID()}, "good", ""},
-		"other errors end it":                     {session.IDs{broken.ID(), good.ID()}, "", "broken"},
-		"the answer of a client is what is told":  {session.IDs{without.ID(), without.ID()}, "", "no such secret"},
+		"no group at all":                        {nil, "", "no active sessions"},
+		"a group with nothing but empty ids":     {session.IDs{"", ""}, "", "no active sessions"},
+		"the first that has it is asked":         {session.IDs{good.ID(), broken.ID()}, "good", ""},
+		"without the service it is passed":       {session.IDs{lacking.ID(), good.ID()}, "good", ""},
+		"NotFound is passed":                     {session.IDs{without.ID(), good.ID()}, "good", ""},
+		"one that is gone is tried last":         {session.IDs{"gone", good.ID()}, "good", ""},
+		"other errors end it":                    {session.IDs{broken.ID(), good.ID()}, "", "broken"},
+		"the answer of a client is what is told": {session.IDs{without.ID(), without.ID()}, "", "no such secret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got string
@@ -309,7 +309,7 @@ func TestAClosedConnectionFailsCallsAtOnce(t *testing.T) {
 		require.Less(t, time.Since(start), time.Second)
 		require.ErrorIs(t, <-ran, session.ErrLost)
 		require.NoError(t, <-handled)
-		time.Sleep(time.Minute) // let timers of the transport end inside the bubble
+		time.Sleep(time.Minute) //nolint:forbidigo // let timers of the transport end inside the bubble
 	})
 }
 
@@ -385,7 +385,7 @@ func TestAStalledConnectionIsGivenUp(t *testing.T) {
 				close(conn.closed)
 				s.Close()
 				<-ran
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) //nolint:forbidigo // as above
 			})
 		})
 	}
@@ -397,7 +397,7 @@ func TestASlowButLivingClientIsKept(t *testing.T) {
 		s, err := session.New("")
 		require.NoError(t, err)
 		s.Allow(secrets{get: func(context.Context, string) ([]byte, error) {
-			time.Sleep(10 * time.Minute)
+			time.Sleep(10 * time.Minute) //nolint:forbidigo // on the clock of the bubble
 			return []byte("late"), nil
 		}})
 		dial, handled := pipe(context.Background(), m, nil)
@@ -411,7 +411,7 @@ func TestASlowButLivingClientIsKept(t *testing.T) {
 		s.Close()
 		require.NoError(t, <-ran)
 		require.NoError(t, <-handled)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // let timers of the transport end inside the bubble
 	})
 }
 

@@ -128,7 +128,7 @@ func (c *StreamConn) Close() error {
 		close(c.closed)
 		// While a write waits for the peer, only cancel can end it.
 		if s, ok := c.stream.(interface{ CloseSend() error }); ok && c.sending.TryLock() {
-			s.CloseSend()
+			_ = s.CloseSend()
 			c.sending.Unlock()
 		}
 		if c.cancel != nil {

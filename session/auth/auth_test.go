@@ -82,9 +82,9 @@ func TestCredentialsAreAskedForAgainBeforeFiveMinutesPass(t *testing.T) {
 		}
 		require.Equal(t, "1", get())
 		l["h"] = types.AuthConfig{Username: "u", Password: "2"}
-		time.Sleep(4 * time.Minute)
+		time.Sleep(4 * time.Minute) //nolint:forbidigo // moves the clock of the bubble
 		require.Equal(t, "1", get())
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // moves the clock of the bubble
 		require.Equal(t, "2", get())
 	})
 }
@@ -93,16 +93,18 @@ func TestCredentialsAreAskedForAgainBeforeFiveMinutesPass(t *testing.T) {
 func tokenServer(t *testing.T, post int) *httptest.Server {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
-			require.NoError(t, r.ParseForm())
+			if err := r.ParseForm(); err != nil {
+				t.Error(err)
+			}
 			if post != http.StatusOK {
 				w.WriteHeader(post)
 				return
 			}
-			json.NewEncoder(w).Encode(map[string]any{"access_token": "post " + r.Form.Get("grant_type") + " " + r.Form.Get("client_id"), "expires_in": 300})
+			_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "post " + r.Form.Get("grant_type") + " " + r.Form.Get("client_id"), "expires_in": 300})
 			return
 		}
 		user, _, _ := r.BasicAuth()
-		json.NewEncoder(w).Encode(map[string]any{"token": "get " + user, "issued_at": time.Unix(1_600_000_000, 0).UTC()})
+		_ = json.NewEncoder(w).Encode(map[string]any{"token": "get " + user, "issued_at": time.Unix(1_600_000_000, 0).UTC()})
 	}))
 	t.Cleanup(srv.Close)
 	return srv
@@ -148,7 +150,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestTLSIsPerHost(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"token":"t"}`)) }))
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"t"}`)) }))
 	defer srv.Close()
 	m, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored, TLS: map[string]auth.TLSConfig{
 		"insecure.example": {Insecure: true}, "broken.example": {RootCAs: []string{"/does/not/exist"}},

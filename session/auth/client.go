@@ -142,7 +142,7 @@ func (p *Provider) showSharing(host string) {
 	p.shared[host] = true
 	p.mu.Unlock()
 	if first {
-		p.show("sharing credentials for " + host)(nil)
+		_ = p.show("sharing credentials for " + host)(nil)
 	}
 }
 
@@ -170,7 +170,7 @@ func (p *Provider) FetchToken(ctx context.Context, req *authpb.FetchTokenRequest
 		return nil, err
 	}
 	done := p.show(scopeNames(req.GetScopes()) + " token for " + req.GetHost())
-	defer func() { done(err) }()
+	defer func() { _ = done(err) }()
 	opt := dockerauth.TokenOptions{
 		Realm: req.GetRealm(), Service: req.GetService(), Scopes: req.GetScopes(),
 		Username: login.Username, Secret: login.Secret,

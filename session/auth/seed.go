@@ -67,7 +67,7 @@ func (s *seedStore) load(host string) (seed, error) {
 	if err := lock.Lock(); err != nil {
 		return seed{}, err
 	}
-	defer lock.Unlock()
+	defer func() { _ = lock.Unlock() }()
 	path := filepath.Join(s.dir, seedFile)
 	all, err := readSeeds(path)
 	if err != nil {
@@ -95,7 +95,7 @@ func readSeeds(path string) (map[string]seed, error) {
 		return nil, err
 	}
 	if json.Unmarshal(data, &all) != nil || all == nil {
-		return map[string]seed{}, nil
+		return map[string]seed{}, nil //nolint:nilerr // seeds that are lost are made anew
 	}
 	return all, nil
 }

@@ -55,7 +55,7 @@ func (p *Provider) store(ctx context.Context) (contentapi.ContentServer, error) 
 }
 
 // call makes a call to the store that it names.
-func call[Req, Resp any](p *Provider, ctx context.Context, req Req, method func(contentapi.ContentServer, context.Context, Req) (Resp, error)) (resp Resp, err error) {
+func call[Req, Resp any](ctx context.Context, p *Provider, req Req, method func(contentapi.ContentServer, context.Context, Req) (Resp, error)) (resp Resp, err error) {
 	s, err := p.store(ctx)
 	if err != nil {
 		return resp, err
@@ -65,32 +65,32 @@ func call[Req, Resp any](p *Provider, ctx context.Context, req Req, method func(
 
 // Info describes a blob.
 func (p *Provider) Info(ctx context.Context, req *contentapi.InfoRequest) (*contentapi.InfoResponse, error) {
-	return call(p, ctx, req, contentapi.ContentServer.Info)
+	return call(ctx, p, req, contentapi.ContentServer.Info)
 }
 
 // Update changes the labels of a blob.
 func (p *Provider) Update(ctx context.Context, req *contentapi.UpdateRequest) (*contentapi.UpdateResponse, error) {
-	return call(p, ctx, req, contentapi.ContentServer.Update)
+	return call(ctx, p, req, contentapi.ContentServer.Update)
 }
 
 // Delete removes a blob.
 func (p *Provider) Delete(ctx context.Context, req *contentapi.DeleteContentRequest) (*emptypb.Empty, error) {
-	return call(p, ctx, req, contentapi.ContentServer.Delete)
+	return call(ctx, p, req, contentapi.ContentServer.Delete)
 }
 
 // Status describes a write in progress.
 func (p *Provider) Status(ctx context.Context, req *contentapi.StatusRequest) (*contentapi.StatusResponse, error) {
-	return call(p, ctx, req, contentapi.ContentServer.Status)
+	return call(ctx, p, req, contentapi.ContentServer.Status)
 }
 
 // ListStatuses describes the writes in progress.
 func (p *Provider) ListStatuses(ctx context.Context, req *contentapi.ListStatusesRequest) (*contentapi.ListStatusesResponse, error) {
-	return call(p, ctx, req, contentapi.ContentServer.ListStatuses)
+	return call(ctx, p, req, contentapi.ContentServer.ListStatuses)
 }
 
 // Abort ends a write in progress.
 func (p *Provider) Abort(ctx context.Context, req *contentapi.AbortRequest) (*emptypb.Empty, error) {
-	return call(p, ctx, req, contentapi.ContentServer.Abort)
+	return call(ctx, p, req, contentapi.ContentServer.Abort)
 }
 
 // List lists blobs.

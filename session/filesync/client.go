@@ -165,7 +165,7 @@ func receiveFile(stream grpc.BidiStreamingServer[filesyncpb.BytesMessage, filesy
 	}
 	err = copyChunks(w, stream)
 	if aborter, ok := w.(interface{ CloseWithError(error) error }); ok && err != nil {
-		aborter.CloseWithError(err)
+		_ = aborter.CloseWithError(err) // err is the reason of the failure
 		return err
 	}
 	if cerr := w.Close(); err == nil {

@@ -247,7 +247,7 @@ func benchmarkReceive(b *testing.B, fill func(dir string), opt func() filesync.R
 	c := offering(b, src)
 	for b.Loop() {
 		b.StopTimer()
-		dst, err := os.MkdirTemp(benchDir(b), "dst")
+		dst, err := os.MkdirTemp(benchDir(b), "dst") //nolint:usetesting // on the tmpfs
 		require.NoError(b, err)
 		b.StartTimer()
 		o := opt()
@@ -293,7 +293,7 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 func BenchmarkReceive20kUnchanged(b *testing.B) {
 	src, dst := tmpfs(b), tmpfs(b)
 	many(b, src, manyFiles)
-	time.Sleep(100 * time.Millisecond) // so that change times settle
+	time.Sleep(100 * time.Millisecond) //nolint:forbidigo // change times cannot be set, and have to be old
 	c := offering(b, src)
 	var state strings.Builder
 	receive(b, c, filesync.ReceiveOpt{Dest: dst, NextState: &state})
@@ -309,7 +309,7 @@ func BenchmarkSend20kFiles(b *testing.B) {
 	fs := localFS(b, src)
 	for b.Loop() {
 		b.StopTimer()
-		dst, err := os.MkdirTemp(benchDir(b), "dst")
+		dst, err := os.MkdirTemp(benchDir(b), "dst") //nolint:usetesting // on the tmpfs
 		require.NoError(b, err)
 		_, c := sessiontest.Connect(b, filesync.NewTarget(map[int]filesync.Output{0: {Dir: dst}}))
 		b.StartTimer()

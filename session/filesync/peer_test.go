@@ -93,7 +93,7 @@ func oldTransport(t testing.TB, m *session.Manager, svc session.Attachable) *ses
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		(&http2.Server{}).ServeConn(client, &http2.ServeConnOpts{Handler: srv})
+		(&http2.Server{}).ServeConn(client, &http2.ServeConnOpts{Handler: srv}) //nolint:staticcheck // what it is to be replaced by takes listeners only
 	}()
 	t.Cleanup(func() {
 		client.Close()

@@ -38,7 +38,7 @@ func newStateWriter(w io.Writer, start time.Time) *stateWriter {
 		return nil
 	}
 	s := &stateWriter{w: bufio.NewWriterSize(w, 64<<10)}
-	s.w.Write(binary.AppendVarint([]byte{stateVersion}, start.UnixNano()))
+	_, _ = s.w.Write(binary.AppendVarint([]byte{stateVersion}, start.UnixNano()))
 	return s
 }
 
@@ -55,8 +55,8 @@ func (s *stateWriter) add(st *types.Stat) error {
 	if _, err := st.MarshalToSizedBufferVT(b); err != nil {
 		return err
 	}
-	s.w.Write(binary.AppendUvarint(nil, uint64(n)))
-	s.w.Write(b)
+	_, _ = s.w.Write(binary.AppendUvarint(nil, uint64(n)))
+	_, _ = s.w.Write(b)
 	return nil
 }
 
@@ -64,7 +64,7 @@ func (s *stateWriter) finish() error {
 	if s == nil {
 		return nil
 	}
-	s.w.WriteByte(0)
+	_ = s.w.WriteByte(0)
 	if err := s.w.Flush(); err != nil {
 		return fmt.Errorf("save state of transfer: %w", err)
 	}

@@ -75,7 +75,7 @@ func (s *lockedStream) sendError(err error) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		s.SendMsg(&types.Packet{Type: types.PACKET_ERR, Data: []byte(err.Error())})
+		_ = s.SendMsg(&types.Packet{Type: types.PACKET_ERR, Data: []byte(err.Error())})
 	}()
 	timer := time.NewTimer(errorGrace)
 	defer timer.Stop()

@@ -122,7 +122,7 @@ func (f *inFile) finish() error {
 		err = f.dir.root.Rename(f.temp, f.name)
 	}
 	if err != nil {
-		f.dir.root.Remove(name)
+		_ = f.dir.root.Remove(name)
 	}
 	f.dir.release()
 	f.dir = nil
@@ -136,7 +136,7 @@ func (f *inFile) discard() {
 	if f.temp != "" {
 		name = f.temp
 	}
-	f.dir.root.Remove(name)
+	_ = f.dir.root.Remove(name)
 	f.dir.release()
 }
 

@@ -2,6 +2,7 @@ package secrets_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,7 +71,8 @@ func TestASecretNobodyHas(t *testing.T) {
 	for _, g := range []session.IDs{{with.ID()}, {without.ID()}, {with.ID(), without.ID()}} {
 		_, err = secrets.Get(context.Background(), m, g, "b")
 		require.EqualError(t, err, "secret b: not found")
-		require.True(t, errdefs.IsNotFound(err) || err.(*secrets.NotFoundError).ID == "b")
+		var missing *secrets.NotFoundError
+		require.True(t, errdefs.IsNotFound(err) || errors.As(err, &missing) && missing.ID == "b")
 	}
 	_, err = secrets.Get(t.Context(), m, nil, "b")
 	require.ErrorIs(t, err, session.ErrNoSession)

@@ -183,7 +183,7 @@ func (p *Provider) ForwardAgent(stream grpc.BidiStreamingServer[sshpb.BytesMessa
 }
 
 func serveAgent(a agent.Agent, conn io.ReadWriter) error {
-	if err := agent.ServeAgent(a, conn); err != nil && !errors.Is(err, io.EOF) {
+	if err := agent.ServeAgent(a, conn); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil
@@ -197,7 +197,7 @@ func serveRaw(sock io.ReadWriter, conn io.ReadWriter) error {
 			return // the call has ended, or will
 		}
 		if half, ok := sock.(interface{ CloseWrite() error }); ok {
-			half.CloseWrite()
+			_ = half.CloseWrite()
 		}
 	}()
 	return copyAll(conn, sock)

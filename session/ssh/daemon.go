@@ -95,10 +95,10 @@ func forward(ctx context.Context, sock net.Conn, c *session.Caller, id string) {
 	var up sync.WaitGroup
 	up.Go(func() {
 		if copyAll(conn, sock) == nil {
-			stream.CloseSend()
+			_ = stream.CloseSend()
 		}
 	})
-	copyAll(sock, conn)
+	_ = copyAll(sock, conn)
 	// The client has ended the call, so there is nobody for what the step may still write.
 	sock.Close()
 	up.Wait()

@@ -70,7 +70,7 @@ func agentSocket(t *testing.T, open *atomic.Int32) (string, agent.Agent) {
 	return socket(t, func(c net.Conn) {
 		open.Add(1)
 		defer open.Add(-1)
-		agent.ServeAgent(keys, c)
+		_ = agent.ServeAgent(keys, c)
 	}), keys
 }
 
@@ -140,7 +140,7 @@ func TestRawSocketsCarryAnything(t *testing.T) {
 	sock := socket(t, func(c net.Conn) {
 		data, err := io.ReadAll(c)
 		if err == nil {
-			c.Write(bytes.ToUpper(data))
+			_, _ = c.Write(bytes.ToUpper(data))
 		}
 	})
 	conn := connect(t, "raw", ssh.AgentConfig{ID: "raw", Paths: []string{sock}, Raw: true})
