@@ -44,7 +44,7 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("%q: not found", e.P
 // maxTables bounds how many trees are kept in memory, maxEntries how many files of them.
 const (
 	maxTables  = 1000
-	maxEntries = 1 << 20
+	maxEntries = 1 << 17
 )
 
 // Cache digests trees. Methods may be called concurrently.

@@ -180,7 +180,7 @@ func testTTY(t *testing.T, b *box) {
 	out := newBuffer()
 	in, typed := io.Pipe()
 	defer typed.Close()
-	l := b.start(t, "tty; trap 'stty size' WINCH; echo ready; while ! read line; do :; done; echo line=$line; exit 4", func(_ *ctr, p *proc) {
+	l := b.start(t, "tty; trap 'stty size' WINCH; echo ready; while ! read line; do sleep 0.01; done; echo line=$line; exit 4", func(_ *ctr, p *proc) {
 		p.Tty, p.Resize, p.Stdout, p.Stdin = true, sizes, out, in
 	})
 	out.wait("ready")
