@@ -115,6 +115,36 @@ func TestOnlyWhatMayHaveChangedIsAskedFor(t *testing.T) {
 	require.Equal(t, tree(t, src), tree(t, dst))
 }
 
+func TestFilesThatHaveJustChangedAreAskedForOnce(t *testing.T) {
+	src, dst := tmpfs(t), tmpfs(t)
+	f := filepath.Join(src, "f")
+	_, c := sessiontest.Connect(t, filesync.NewProvider(map[string]fsutil.FS{"src": localFS(t, src)}))
+	var state bytes.Buffer
+	sync := func() (changed int) {
+		opt := filesync.ReceiveOpt{Dest: dst, Notify: func(fsutil.ChangeKind, string, *types.Stat, digest.Digest) error {
+			changed++
+			return nil
+		}}
+		if state.Len() > 0 {
+			opt.PrevState = bytes.NewReader(slices.Clone(state.Bytes()))
+		}
+		state.Reset()
+		opt.NextState = &state
+		receive(t, c, opt)
+		return changed
+	}
+	old := time.Unix(1e9, 0)
+	for _, text := range []string{"one", "two", "six"} {
+		require.NoError(t, os.WriteFile(f, []byte(text), 0o644))
+		require.NoError(t, os.Chtimes(f, old, old))
+		require.Equal(t, 1, sync(), text)
+		got, err := os.ReadFile(filepath.Join(dst, "f"))
+		require.NoError(t, err)
+		require.Equal(t, text, string(got))
+		require.Zero(t, sync(), "nothing has changed since")
+	}
+}
+
 // waitForSettledTimes returns when a new file's change time is well past those in dir.
 func waitForSettledTimes(t *testing.T, dir string) {
 	t.Helper()

@@ -57,7 +57,7 @@ func (l *LocalFS) Open(path string) (io.ReadCloser, error) {
 
 // Walk calls fn for the entry target, unless it is the root, and for all below it.
 func (l *LocalFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
-	w := walker{base: l.path, fn: fn, links: map[inode]string{}, racy: time.Now().Add(-tokenGrace).UnixNano()}
+	w := walker{base: l.path, fn: fn, links: map[inode]string{}, start: time.Now().UnixNano()}
 	target = strings.TrimPrefix(filepath.Clean(string(filepath.Separator)+target), string(filepath.Separator))
 	err := w.target(ctx, target)
 	if err == fs.SkipDir || err == fs.SkipAll {
@@ -67,7 +67,8 @@ func (l *LocalFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) er
 }
 
 // tokenGrace is how long ago a file must have changed for its change time to be told from that of
-// a change that comes after; file systems store it in steps of up to a clock tick.
+// a change that comes after; file systems store it in steps of up to a clock tick. A file that has
+// a token is read no sooner than that, so that what was read is told from what comes later.
 const tokenGrace = 50 * time.Millisecond
 
 // inode identifies a file of the system.
@@ -77,7 +78,7 @@ type walker struct {
 	base  string
 	fn    fs.WalkDirFunc
 	links map[inode]string // first path of each file with several
-	racy  int64            // change times from here on are not trusted; ns
+	start int64            // change times from here on are not trusted; ns
 }
 
 // target visits the entry at rel, unless it is the root, and what is below it.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func (w *walker) describe(parent *os.File, rel string) (*types.Stat, error) {
 		st.Linkname = w.firstPath(inode{uint64(sys.Dev), uint64(sys.Ino)}, rel)
 	}
 	if mode.IsRegular() {
-		setToken(st, changeToken(&sys, w.racy))
+		setToken(st, changeToken(&sys, w.start))
 	}
 	return st, readXattrs(full, st)
 }
@@ -80,16 +81,26 @@ func fileMode(m uint32) fs.FileMode {
 	return mode
 }
 
-// changeToken returns the token of a file: its change time in ns and its inode number.
-func changeToken(sys *unix.Stat_t, racy int64) []byte {
+// changeToken returns the token of a file: its change time in ns and its inode number. A file that
+// changed at start or later has an empty one, which equals none.
+func changeToken(sys *unix.Stat_t, start int64) []byte {
 	changed := unix.TimespecToNsec(sys.Ctim)
-	if changed >= racy {
+	if changed >= start {
 		return []byte{}
 	}
 	b := make([]byte, 16)
 	binary.LittleEndian.PutUint64(b, uint64(changed))
 	binary.LittleEndian.PutUint64(b[8:], uint64(sys.Ino))
 	return b
+}
+
+// changeTime returns when a file has changed last, zero if that is not known.
+func changeTime(f *os.File) time.Time {
+	var sys unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &sys); err != nil {
+		return time.Time{}
+	}
+	return time.Unix(unix.TimespecToNsec(sys.Ctim)/1e9, unix.TimespecToNsec(sys.Ctim)%1e9)
 }
 
 // readXattrs adds the extended attributes that can be read.

@@ -4,11 +4,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 )
 
 const openNonblock = 0
+
+// changeTime is not known.
+func changeTime(*os.File) time.Time { return time.Time{} }
 
 // describe returns the description of the entry at rel. Everything is executable, which the system
 // has no notion of.

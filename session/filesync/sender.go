@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
@@ -295,7 +296,10 @@ func (s *sender) sendFile(id uint32, p string, buf []byte) error {
 		return err
 	}
 	defer f.Close()
-	_, short := f.(*os.File) // whose short reads tell the end
+	file, short := f.(*os.File) // whose short reads tell the end
+	if short && s.opt.tokens {
+		settle(s.stream.Context(), file)
+	}
 	for {
 		n, err := readChunk(f, buf, short)
 		if err != nil && err != io.EOF {
@@ -319,6 +323,20 @@ func (s *sender) sendFile(id uint32, p string, buf []byte) error {
 		if done {
 			return nil
 		}
+	}
+}
+
+// settle waits until a change of the file would show in its change token.
+func settle(ctx context.Context, f *os.File) {
+	age := time.Since(changeTime(f))
+	if age < 0 || age >= tokenGrace {
+		return
+	}
+	timer := time.NewTimer(tokenGrace - age)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
