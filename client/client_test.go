@@ -353,6 +353,7 @@ func TestOptionsThatMakeNoSenseAreRefusedBeforeAnythingIsAsked(t *testing.T) {
 		"nothing to build":                {nil, client.SolveOpt{}, "invalid empty definition"},
 		"two things to build":             {def, client.SolveOpt{Frontend: "f"}, "invalid definition for frontend f"},
 		"local without a directory":       {def, client.SolveOpt{Exports: []client.Export{{Type: "local"}}}, "output directory is required for local exporter"},
+		"local in a mode that is not":     {def, client.SolveOpt{Exports: []client.Export{{Type: "local", OutputDir: t.TempDir(), Attrs: map[string]string{"mode": "replace"}}}}, `invalid local exporter mode "replace"`},
 		"tar without a file":              {def, client.SolveOpt{Exports: []client.Export{{Type: "tar"}}}, "output file writer is required for tar exporter"},
 		"oci into a directory":            {def, client.SolveOpt{Exports: []client.Export{{Type: "oci", OutputDir: "x"}}}, "output directory is not supported by oci exporter"},
 		"image into a file":               {def, client.SolveOpt{Exports: []client.Export{{Type: "image", Output: writer}}}, "output is not supported by image exporter"},

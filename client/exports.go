@@ -21,6 +21,7 @@ const (
 const (
 	tarAttr    = "tar"
 	modeAttr   = "mode"
+	modeCopy   = "copy"
 	modeDelete = "delete"
 )
 
@@ -63,6 +64,12 @@ func planExports(exports []Export) (*exportPlan, error) {
 func (p *exportPlan) addDir(i int, e Export) error {
 	if err := requireDir(e); err != nil {
 		return err
+	}
+	// The daemon refuses other modes as well, but what is removed here is for this side to know.
+	switch mode := e.Attrs[modeAttr]; mode {
+	case "", modeCopy, modeDelete:
+	default:
+		return fmt.Errorf("invalid local exporter mode %q", mode)
 	}
 	p.outputs[i] = filesync.Output{Dir: e.OutputDir, Delete: e.Attrs[modeAttr] == modeDelete}
 	return nil
