@@ -61,6 +61,22 @@ func TestLoadKeepsInputsBeforeTheirUsers(t *testing.T) {
 	require.Equal(t, g.Vertices[2], g.Root.Vertex)
 }
 
+func TestFileActionsAreNamed(t *testing.T) {
+	b := &builder{}
+	actions := []*pb.FileAction{
+		{SecondaryInput: -1, Output: -1, Action: &pb.FileAction_Mkdir{Mkdir: &pb.FileActionMkDir{Path: "/d"}}},
+		{SecondaryInput: -1, Output: -1, Input: 1, Action: &pb.FileAction_Mkfile{Mkfile: &pb.FileActionMkFile{Path: "/d/f"}}},
+		{SecondaryInput: -1, Output: -1, Input: 2, Action: &pb.FileAction_Symlink{Symlink: &pb.FileActionSymlink{Oldpath: "/d/f", Newpath: "/l"}}},
+		{SecondaryInput: -1, Output: -1, Input: 3, Action: &pb.FileAction_Rm{Rm: &pb.FileActionRm{Path: "/x"}}},
+		{SecondaryInput: 0, Input: 4, Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{Src: "/a", Dest: "/b"}}},
+	}
+	in := b.add(source("docker-image://x"))
+	op := &pb.Op{Inputs: []*pb.Input{in}, Op: &pb.Op_File{File: &pb.FileOp{Actions: actions}}}
+	g, err := graph.Load(b.result(b.add(op)), opt)
+	require.NoError(t, err)
+	require.Equal(t, "mkdir /d, mkfile /d/f, symlink /l -> /d/f, rm /x, copy /a /b", g.Root.Vertex.Name)
+}
+
 func TestLoadTellsWhichVerticesBelongToASession(t *testing.T) {
 	b := &builder{}
 	pinned := source("local://ctx")

@@ -54,7 +54,7 @@ func actionName(a *pb.FileAction) string {
 	case *pb.FileAction_Rm:
 		return "rm " + a.Rm.GetPath()
 	case *pb.FileAction_Symlink:
-		return "symlink " + a.Symlink.GetOldpath() + " -> " + a.Symlink.GetNewpath()
+		return "symlink " + a.Symlink.GetNewpath() + " -> " + a.Symlink.GetOldpath()
 	}
 	return "unknown"
 }

@@ -202,7 +202,7 @@ func (o *execOp) container(ms *execMounts) worker.Container {
 		c.CgroupParent = o.f.worker.CgroupParent
 	}
 	if sock := o.f.worker.TraceSocket; sock != "" {
-		c.Mounts = append(c.Mounts, worker.Mount{Source: worker.SocketMount(sock), Dest: traceSocket})
+		c.Mounts = append(c.Mounts, worker.Mount{Source: worker.SocketMount(sock), Dest: traceSocket, Readonly: true})
 	}
 	return c
 }

@@ -154,11 +154,9 @@ func (ms *execMounts) newTree(ctx context.Context, parent *cache.Ref) (*cache.Mu
 	return ms.f.worker.Cache.New(ctx, parent, ms.env.Access(), opt)
 }
 
-// describe is what du and the history of layers show.
+// describe is what du and the history of layers show: the command itself, whatever a frontend
+// calls the step.
 func (ms *execMounts) describe() string {
-	if ms.v.Description["llb.customname"] != "" {
-		return ms.v.Name
-	}
 	return "mount / from exec " + strings.Join(ms.op.Meta.Args, " ")
 }
 
