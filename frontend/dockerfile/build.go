@@ -137,32 +137,18 @@ type platformResult struct {
 func (b *build) platforms(ctx context.Context) ([]platformResult, error) {
 	results := make([]platformResult, len(b.opts.platforms))
 	errs := make([]error, len(results))
-	g, gctx := errgroup.WithContext(ctx)
-	for i, p := range b.opts.platforms {
-		g.Go(func() error {
-			var linter *lint.Linter
-			if i == 0 {
-				linter = lint.New(b.lintConfig)
-			}
-			results[i], errs[i] = b.platform(gctx, p, linter)
-			return errs[i]
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, firstCause(gctx, errs, err)
+	each(ctx, len(results), func(ctx context.Context, i int) error {
+		var linter *lint.Linter
+		if i == 0 {
+			linter = lint.New(b.lintConfig)
+		}
+		results[i], errs[i] = b.platform(ctx, b.opts.platforms[i], linter)
+		return errs[i]
+	})
+	if i := culprit(errs); i >= 0 {
+		return nil, errs[i]
 	}
 	return results, nil
-}
-
-// firstCause returns the error of the first platform that failed by itself, so that a Dockerfile
-// that is wrong for all of them always gives the same error.
-func firstCause(ctx context.Context, errs []error, err error) error {
-	for _, e := range errs {
-		if e != nil && !isCanceled(ctx, e) {
-			return e
-		}
-	}
-	return err
 }
 
 // platform builds for one platform.

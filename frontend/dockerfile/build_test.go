@@ -159,6 +159,28 @@ func (slowDaemon) ResolveSourceMeta(ctx context.Context, _ *pb.SourceOp, _ gatew
 	return nil, context.Cause(ctx)
 }
 
+// pickyDaemon finds all images but one, slower than it fails to find that one.
+type pickyDaemon struct {
+	*daemon
+	absent string
+}
+
+func (d pickyDaemon) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
+	if strings.Contains(op.Identifier, d.absent) {
+		return d.daemon.ResolveSourceMeta(ctx, op, opt)
+	}
+	<-ctx.Done()
+	return nil, fmt.Errorf("failed to resolve source metadata for %s: %w", op.Identifier, context.Cause(ctx))
+}
+
+func TestImagesThatAreNoLongerNeededAreNotBlamed(t *testing.T) {
+	d := newDaemon("FROM busybox AS builder\nFROM alpine\nCOPY --from=biulder /a /a\nCOPY --from=builder /b /b\n", map[string]string{"platform": "linux/amd64,linux/arm64"})
+	_, err := dockerfile.Build(t.Context(), pickyDaemon{d, "biulder"})
+	require.EqualError(t, err, "biulder: failed to resolve source metadata for docker.io/library/biulder:latest: not found (did you mean builder?)")
+	require.Len(t, status.Sources(err), 1)
+	require.EqualValues(t, 3, status.Sources(err)[0].Ranges[0].Start.Line)
+}
+
 func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stopped by the user")

@@ -1,17 +1,13 @@
 package dockerfile
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"strconv"
 	"time"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"google.golang.org/grpc/codes"
 
-	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client/gateway"
 )
 
@@ -42,11 +38,3 @@ func setPlatforms(res *gateway.Result, results []platformResult) error {
 }
 
 func epochText(t *time.Time) []byte { return strconv.AppendInt(nil, t.Unix(), 10) }
-
-// isCanceled tells whether err is only the end of ctx.
-func isCanceled(ctx context.Context, err error) bool {
-	if ctx.Err() == nil {
-		return false
-	}
-	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
-}

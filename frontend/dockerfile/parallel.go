@@ -1,0 +1,49 @@
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/openbuildkit/buildkit/api/status"
+)
+
+// errSibling ends what runs beside something that failed. Unlike the failure itself it can be told
+// apart in what the sibling then returns.
+var errSibling = fmt.Errorf("another part of the build failed: %w", context.Canceled)
+
+// each runs f for 0 to n-1 at once. The first failure ends the others.
+func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if f(ctx, i) != nil {
+				cancel(errSibling)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// culprit returns the index of the first error that is not just a consequence of another one, so
+// that a Dockerfile that is wrong for several reasons gives the same error each time; -1 without.
+func culprit(errs []error) int {
+	first := -1
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, context.Canceled) && status.Code(err) != codes.Canceled {
+			return i
+		}
+		if first < 0 {
+			first = i
+		}
+	}
+	return first
+}
