@@ -252,11 +252,11 @@ func (s *Scheduler) startDigest(n *node) bool {
 	}
 	s.start(n, phaseInputs, func(ctx context.Context) (func(), error) {
 		digests := make([]digest.Digest, len(jobs))
-		eg, ctx := errgroup.WithContext(ctx)
+		eg, gctx := errgroup.WithContext(ctx)
 		for i, j := range jobs {
 			eg.Go(func() (err error) {
 				defer j.result.Release()
-				digests[i], err = j.fn(ctx, n.env, j.result)
+				digests[i], err = j.fn(gctx, n.env, j.result)
 				return err
 			})
 		}

@@ -41,8 +41,9 @@ type spec struct {
 	name string
 	// does replaces name in the key: two names that do the same.
 	does string
-	// content makes inputs match by content.
-	content bool
+	// content makes inputs match by content, unless finding it out fails with contentErr.
+	content    bool
+	contentErr error
 	// source vertices have no inputs; value is what they yield now.
 	source   bool
 	value    func() string
@@ -153,7 +154,7 @@ func (o *fakeOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, e
 				if err := o.w.check(r); err != nil {
 					return "", err
 				}
-				return digest.FromString(r.(value).v), nil
+				return digest.FromString(r.(value).v), o.sp.contentErr
 			}
 		}
 		id.Inputs = append(id.Inputs, in)
@@ -516,6 +517,27 @@ func TestVertexErrorNamesTheVertex(t *testing.T) {
 	require.Equal(t, string(bad.Vertex.Digest), ve.Digest)
 	require.EqualError(t, err, "broken")
 	require.Zero(t, w.ran("top"))
+}
+
+func TestVertexWithoutKeyShowsTheReason(t *testing.T) {
+	w := newWorld(t, &spec{name: "src", source: true, value: fixed("1")},
+		&spec{name: "copy", content: true, contentErr: errors.New("not found")}, &spec{name: "top"})
+	c := &chart{}
+	top := c.add("top", c.add("copy", c.add("src")))
+	var shown []string
+	sink := event.SinkFunc(func(b event.Batch) {
+		for _, v := range b.Vertices {
+			if v.Name == "copy" && v.Completed != nil {
+				shown = append(shown, v.Error)
+			}
+		}
+	})
+	j := w.s.NewJob([]string{"s"}, sink, nil)
+	defer j.Close()
+	_, err := w.buildIn(j, c.graph(top))
+	require.EqualError(t, err, "failed to compute cache key: not found")
+	require.Equal(t, "not found", shown[len(shown)-1])
+	require.Zero(t, w.ran("copy"))
 }
 
 func TestPanicEndsTheVertex(t *testing.T) {
