@@ -197,7 +197,7 @@ func (b *Build) treeMount(s *stage, from *stage, m *instruction.Mount) (llb.RunO
 	case from != nil:
 		tree = from.state
 	case m.Type == instruction.MountBind:
-		b.context.all = true
+		b.context.need(path.Join("/", m.Source))
 		tree = b.context.state
 	}
 	var opts []llb.MountOption
