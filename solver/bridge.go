@@ -39,6 +39,9 @@ func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 }
 
 func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	for _, im := range req.CacheImports {
+		b.job.refuseImport(RemoteCache(im))
+	}
 	definition := req.Definition != nil && req.Definition.Def != nil
 	switch {
 	case definition && req.Frontend != "":

@@ -3,12 +3,17 @@ package solver
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/openbuildkit/buildkit/api/entitlement"
+	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/exporter"
@@ -35,6 +40,8 @@ type job struct {
 	trace    [16]byte
 	mu       sync.Mutex
 	frontend string
+	// refused are the remote caches that were asked for and are not there.
+	refused []string
 
 	// ended is guarded by the solver's lock.
 	ended bool
@@ -158,6 +165,9 @@ func (j *job) watchSession() (stop func()) {
 
 // build produces the result and exports it.
 func (j *job) build(ctx context.Context) (*Response, error) {
+	for _, im := range j.req.CacheImports {
+		j.refuseImport(im)
+	}
 	res, err := j.produce(ctx)
 	if err != nil {
 		return nil, err
@@ -217,6 +227,23 @@ func (j *job) TraceParent() string {
 	var span [8]byte
 	_, _ = rand.Read(span[:])
 	return fmt.Sprintf("00-%x-%x-01", j.trace, span)
+}
+
+// refuseImport tells that a remote cache is not looked into: there is none of its type. A build
+// goes on without it.
+func (j *job) refuseImport(im RemoteCache) {
+	name := im.Attrs["ref"]
+	if im.Type != "registry" || name == "" {
+		name = im.Type
+	}
+	name = "importing cache manifest from " + name
+	j.mu.Lock()
+	told := slices.Contains(j.refused, name)
+	j.refused = append(j.refused, name)
+	j.mu.Unlock()
+	if !told {
+		_ = event.NewScope(j.feed, digest.FromString(name)).Start(name, nil)(errors.New("unknown cache importer: " + im.Type))
+	}
 }
 
 func (j *job) noteFrontend(name string) {
