@@ -80,8 +80,13 @@ func readFile(root string, req gateway.ReadRequest) ([]byte, error) {
 		return nil, err
 	}
 	st, err := os.Lstat(host)
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		// The look before the opening is nothing that callers know of.
+		return nil, &fs.PathError{Op: "open", Path: req.Filename, Err: pe.Err}
+	}
 	if err != nil {
-		return nil, inTree(err, req.Filename)
+		return nil, err
 	}
 	if !st.Mode().IsRegular() {
 		// Anything else could block or has no content.
