@@ -474,8 +474,8 @@ func (s *Scheduler) startRun(n *node) {
 	})
 }
 
-func (s *Scheduler) lostInputRun(n *node, err error, end func()) (func(), error) {
-	then, err := s.lostInput(n, err, func() error { return s.vertexError(n.vertex, "", err) })
+func (s *Scheduler) lostInputRun(n *node, cause error, end func()) (func(), error) {
+	then, err := s.lostInput(n, cause, func() error { return s.vertexError(n.vertex, "", cause) })
 	if then == nil {
 		return nil, err
 	}

@@ -454,6 +454,18 @@ func TestLostResultIsMadeAnew(t *testing.T) {
 	require.Equal(t, 2, w.ran("src"))
 }
 
+// A registry may say for good that it does not have what it promised.
+func TestInputThatIsLostEachTimeFailsTheVertex(t *testing.T) {
+	w := newWorld(t, &spec{name: "src", source: true, value: fixed("v")}, &spec{name: "a", run: func(context.Context, *schedule.Env) error {
+		return fmt.Errorf("layer: %w", schedule.ErrLost)
+	}})
+	c := &chart{}
+	_, err := w.build(c.graph(c.add("a", c.add("src"))))
+	require.ErrorIs(t, err, schedule.ErrLost)
+	require.Greater(t, w.ran("src"), 1)
+	require.Less(t, w.ran("src"), 20)
+}
+
 func TestResultThatCannotBeOpenedIsAMiss(t *testing.T) {
 	w := newWorld(t, &spec{name: "a"}, &spec{name: "b"})
 	c := &chart{}
