@@ -82,6 +82,7 @@ func toLocal(dir string) string { return "--output=type=local,dest=" + dir }
 
 // client is a buildctl at work.
 type client struct {
+	daemon *harness.Daemon
 	cmd    *exec.Cmd
 	stderr *output
 	done   chan struct{}
@@ -93,7 +94,7 @@ type client struct {
 func prepare(tb testing.TB, d *harness.Daemon, args ...string) *client {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), clientTimeout)
-	c := &client{cmd: d.Command(ctx, args...), stderr: newOutput(), done: make(chan struct{}), ctx: ctx}
+	c := &client{daemon: d, cmd: d.Command(ctx, args...), stderr: newOutput(), done: make(chan struct{}), ctx: ctx}
 	c.cmd.Stderr = c.stderr
 	tb.Cleanup(func() {
 		cancel()
@@ -129,11 +130,14 @@ func launchBuild(tb testing.TB, d *harness.Daemon, dir string, more ...string) *
 	return launch(tb, d, harness.DockerfileArgs(dir, more...)...)
 }
 
-// wait returns how the client ended; one that hangs fails the test.
+// wait returns how the client ended; one that hangs fails the test, and the daemon's goroutines are
+// in its log.
 func (c *client) wait(tb testing.TB) harness.Result {
 	tb.Helper()
 	<-c.done
 	if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
+		c.daemon.Signal(tb, syscall.SIGQUIT)
+		<-c.daemon.Done()
 		tb.Fatalf("buildctl %s hung for %v\n%s", strings.Join(c.cmd.Args[1:], " "), clientTimeout, c.stderr)
 	}
 	return harness.Result{Stderr: c.stderr.String(), Code: c.cmd.ProcessState.ExitCode()}
