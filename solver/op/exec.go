@@ -141,7 +141,7 @@ func (f *Factory) digestPaths(paths []string) func(context.Context, *schedule.En
 		for _, p := range paths {
 			d, err := f.worker.Checksums.Digest(ctx, Ref(r), p, checksum.Opt{FollowLinks: true}, env.Access())
 			if err != nil {
-				return "", checksumError(r, err)
+				return "", f.checksumError(r, err)
 			}
 			_, _ = fmt.Fprintf(h.Hash(), "%s\x00%s\x00", p, d)
 		}
@@ -149,8 +149,9 @@ func (f *Factory) digestPaths(paths []string) func(context.Context, *schedule.En
 	}
 }
 
-func checksumError(r schedule.Result, err error) error {
-	return fmt.Errorf("failed to calculate checksum of ref %s: %w", r.ID(), err)
+// checksumError names the tree by its worker and its record there.
+func (f *Factory) checksumError(r schedule.Result, err error) error {
+	return fmt.Errorf("failed to calculate checksum of ref %s::%s: %w", f.worker.ID, r.ID(), err)
 }
 
 // Run runs the process.

@@ -124,7 +124,7 @@ func (f *Factory) digestSelectors(sels []selector) func(context.Context, *schedu
 		for _, s := range sels {
 			d, err := f.worker.Checksums.Digest(ctx, Ref(r), s.Path, s.opt(), env.Access())
 			if err != nil {
-				return "", checksumError(r, err)
+				return "", f.checksumError(r, err)
 			}
 			_, _ = fmt.Fprintf(h.Hash(), "%s\x00", d)
 		}
