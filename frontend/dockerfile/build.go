@@ -95,12 +95,8 @@ func (b *build) parse() (err error) {
 }
 
 func (b *build) parseLintConfig() (lint.Config, error) {
-	if value, ok := b.opts.buildArgs[argCheck]; ok {
-		c, err := lint.ParseConfig(value)
-		if err != nil {
-			return c, fmt.Errorf("failed to parse build-arg:%s: %w", argCheck, err)
-		}
-		return c, nil
+	if b.opts.check != nil {
+		return *b.opts.check, nil
 	}
 	d, ok := b.parsed.Directive(parser.DirectiveCheck)
 	if !ok {

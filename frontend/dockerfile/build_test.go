@@ -54,6 +54,10 @@ func TestOptionErrors(t *testing.T) {
 		"platform": "linux/amd64,linux/arm64", "multi-platform": "false",
 	}))
 	require.EqualError(t, err, "conflicting config: returning multiple target platforms is not allowed")
+	_, err = dockerfile.Build(t.Context(), newDaemon("FROM scratch", map[string]string{
+		"build-arg:BUILDKIT_DOCKERFILE_CHECK": "a=b", "filename": "Missing",
+	}))
+	require.ErrorContains(t, err, "invalid check option", "options are looked at before the Dockerfile")
 }
 
 func TestOneOfSeveralPlatformsAsked(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile/lint"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lower"
 )
 
@@ -89,6 +90,8 @@ type options struct {
 	epoch        *time.Time
 	process      lower.Process
 
+	// check replaces what the Dockerfile says of checks, if not nil.
+	check   *lint.Config
 	request string
 	cmdline string
 	caps    []string
@@ -128,7 +131,7 @@ func parseOptions(bo gateway.BuildOpts) (*options, error) {
 	o.context = raw[key]
 	o.contextLocal = or(raw[optContextKey], "context")
 	for _, parse := range []func(gateway.BuildOpts) error{
-		o.parsePlatforms, o.parseCache, o.parseProcess, o.parseMisc,
+		o.parsePlatforms, o.parseCache, o.parseProcess, o.parseMisc, o.parseCheck,
 	} {
 		if err := parse(bo); err != nil {
 			return nil, err
@@ -210,6 +213,19 @@ func (o *options) parseCache(gateway.BuildOpts) error {
 			})
 		}
 	}
+	return nil
+}
+
+func (o *options) parseCheck(gateway.BuildOpts) error {
+	value, ok := o.buildArgs[argCheck]
+	if !ok {
+		return nil
+	}
+	c, err := lint.ParseConfig(value)
+	if err != nil {
+		return fmt.Errorf("failed to parse build-arg:%s: %w", argCheck, err)
+	}
+	o.check = &c
 	return nil
 }
 
