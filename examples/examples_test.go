@@ -31,7 +31,7 @@ func TestHelloRunsAndItsSecondBuildExecutesNothing(t *testing.T) {
 	script := filepath.Join(context, "hello.sh.in")
 	text, err := os.ReadFile(script)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(script, []byte(strings.ReplaceAll(string(text), "!", "?")), 0o644))
+	require.NoError(t, os.WriteFile(script, []byte(strings.ReplaceAll(string(text), "@!", "@?")), 0o644))
 	third := daemon.Build(t, context, output)
 	for _, step := range third.Executed() {
 		require.NotContains(t, step, "[words", "nothing of that stage depends on the script")
