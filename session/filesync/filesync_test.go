@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,6 +143,37 @@ func TestFilesThatHaveJustChangedAreAskedForOnce(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, text, string(got))
 		require.Zero(t, sync(), "nothing has changed since")
+	}
+}
+
+func TestPathsThatAreFollowedLeadWhereTheyCan(t *testing.T) {
+	src := tmpfs(t)
+	require.NoError(t, os.MkdirAll(filepath.Join(src, "d"), 0o755))
+	for _, p := range []string{"a.txt", "d/b.txt"} {
+		require.NoError(t, os.WriteFile(filepath.Join(src, p), nil, 0o644))
+	}
+	require.NoError(t, os.Symlink("a.txt", filepath.Join(src, "link.txt")))
+	for follow, want := range map[string][]string{
+		"link.txt":       {"a.txt", "link.txt"},
+		"*.txt":          {"a.txt", "link.txt"},
+		"**/*.txt":       {"a.txt", "d", "d/b.txt", "link.txt"}, // link.txt/*.txt as well
+		"a.txt/*":        nil,
+		"a.txt/b/c":      nil,
+		"link.txt/x":     {"link.txt"},
+		"nothing/*/here": nil,
+	} {
+		t.Run(follow, func(t *testing.T) {
+			dst := tmpfs(t)
+			receive(t, offering(t, src), filesync.ReceiveOpt{Dest: dst, FollowPaths: []string{follow}})
+			var got []string
+			require.NoError(t, filepath.WalkDir(dst, func(p string, _ fs.DirEntry, err error) error {
+				if rel, _ := filepath.Rel(dst, p); rel != "." {
+					got = append(got, rel)
+				}
+				return err
+			}))
+			require.Equal(t, want, got)
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tonistiigi/fsutil"
@@ -55,15 +56,21 @@ func (l *LocalFS) Open(path string) (io.ReadCloser, error) {
 	return d.root.OpenFile(name, os.O_RDONLY|openNonblock, 0)
 }
 
-// Walk calls fn for the entry target, unless it is the root, and for all below it.
+// Walk calls fn for the entry target, unless it is the root, and for all below it. That target is
+// not there, or is not the directory that fn wants, is no error of the walk; other FS do the same.
 func (l *LocalFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	w := walker{base: l.path, fn: fn, links: map[inode]string{}, start: time.Now().UnixNano()}
 	target = strings.TrimPrefix(filepath.Clean(string(filepath.Separator)+target), string(filepath.Separator))
 	err := w.target(ctx, target)
-	if err == fs.SkipDir || err == fs.SkipAll {
+	if err == fs.SkipDir || err == fs.SkipAll || target != "" && notThere(err) {
 		return nil
 	}
 	return err
+}
+
+// notThere tells whether a path leads nowhere, or through something that is no directory.
+func notThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // tokenGrace is how long ago a file must have changed for its change time to be told from that of
@@ -92,7 +99,7 @@ func (w *walker) target(ctx context.Context, rel string) error {
 	}
 	defer parent.Close()
 	err = w.entry(ctx, parent, rel)
-	if errors.Is(err, fs.ErrNotExist) {
+	if notThere(err) {
 		return w.fn(rel, nil, err)
 	}
 	return err
