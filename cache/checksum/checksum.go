@@ -32,7 +32,7 @@ type Opt struct {
 	// Include and Exclude are patterns as in a .dockerignore file, relative to the path; nil
 	// includes everything and excludes nothing.
 	Include, Exclude []string
-	// Required are patterns, relative to the path, of what has to be there.
+	// Required are patterns of what has to be there, wherever the path leads.
 	Required []string
 }
 

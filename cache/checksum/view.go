@@ -153,7 +153,7 @@ func (v *view) digest(ctx context.Context, p string, opt Opt) (digest.Digest, er
 		if err != nil {
 			return "", err
 		}
-		sum, err := v.part(ctx, at, p, opt)
+		sum, err := v.part(ctx, at, opt)
 		return encode(sum), err
 	}
 	matches, err := v.glob(ctx, p)
@@ -168,7 +168,7 @@ func (v *view) digest(ctx context.Context, p string, opt Opt) (digest.Digest, er
 				return "", err
 			}
 		}
-		sum, err := v.part(ctx, at, m, opt)
+		sum, err := v.part(ctx, at, opt)
 		if err != nil {
 			return "", err
 		}
@@ -181,9 +181,9 @@ func (v *view) digest(ctx context.Context, p string, opt Opt) (digest.Digest, er
 func encode(s Sum) digest.Digest { return digest.NewDigestFromBytes(digest.SHA256, s[:]) }
 
 // part digests what lies at a resolved path, filtered.
-func (v *view) part(ctx context.Context, at, shown string, opt Opt) (Sum, error) {
+func (v *view) part(ctx context.Context, at string, opt Opt) (Sum, error) {
 	if len(opt.Required) > 0 {
-		if err := v.require(ctx, at, shown, opt.Required); err != nil {
+		if err := v.require(ctx, opt.Required); err != nil {
 			return Sum{}, err
 		}
 	}
@@ -438,15 +438,15 @@ func missingIsNil(err error) error {
 	return err
 }
 
-// require makes sure that every pattern matches something below a path.
-func (v *view) require(ctx context.Context, at, shown string, patterns []string) error {
+// require makes sure that every pattern matches something.
+func (v *view) require(ctx context.Context, patterns []string) error {
 	for _, p := range patterns {
-		matches, err := v.glob(ctx, path.Join(at, p))
+		matches, err := v.glob(ctx, path.Join("/", p))
 		if err != nil {
 			return err
 		}
 		if len(matches) == 0 {
-			return &NotFoundError{Path: path.Join("/", shown, p)}
+			return &NotFoundError{Path: path.Join("/", p)}
 		}
 	}
 	return nil

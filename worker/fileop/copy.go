@@ -228,7 +228,7 @@ func (c *copier) copy(src string) error {
 		}
 	}
 	if len(c.a.RequiredPaths) > 0 {
-		if err := c.require(from); err != nil {
+		if err := c.require(); err != nil {
 			return err
 		}
 	}
@@ -331,10 +331,11 @@ func (c *copier) target(src string, from *place) (string, error) {
 	return path.Join(dest, path.Base(beneath.Clean(src))), nil
 }
 
-// require makes sure that the required patterns match something below a source.
-func (c *copier) require(from *place) error {
+// require makes sure that the required patterns, which begin at the root of the source tree, match
+// something.
+func (c *copier) require() error {
 	for _, p := range c.a.RequiredPaths {
-		found, err := glob(c.src, path.Join(from.path, p))
+		found, err := glob(c.src, p)
 		if err != nil {
 			return err
 		}

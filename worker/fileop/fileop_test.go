@@ -127,6 +127,8 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "a missing file with an escape", src: `n\*`, dest: "/x", err: "not found"},
 		{name: "no parents", src: "a.txt", dest: "/no/x", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, err: "failed to stat /no"},
 		{name: "outside", src: "../../../../etc/passwd", dest: "/x", opt: func(c *pb.FileActionCopy) { c.AllowWildcard = false }, err: "lstat /etc/passwd: no such file or directory"},
+		{name: "what is required", src: "/d", dest: "/to", opt: func(c *pb.FileActionCopy) { c.RequiredPaths = []string{"/d/s*/y"} }, want: []string{"to/sub/y=Y", "to/x=X"}},
+		{name: "what is required and missing", src: "/d", dest: "/to", opt: func(c *pb.FileActionCopy) { c.RequiredPaths = []string{"/sub/y"} }, err: "lstat /sub/y: no such file or directory"},
 		{name: "to outside", src: "a.txt", dest: "../../x", want: []string{"x=A"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
