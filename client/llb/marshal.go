@@ -2,6 +2,7 @@ package llb
 
 import (
 	"context"
+	_ "crypto/sha256" // package digest has its algorithms from whoever uses it
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
