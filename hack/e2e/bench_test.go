@@ -285,18 +285,18 @@ func gzipTree(b *testing.B, source, target string) error {
 	return compressed.Close()
 }
 
-// How the time of a build grows with its graph: 1 is in line with it.
+// How the time of a build grows with the width of its graph: an exponent of 1 is in line with it.
 func BenchmarkGraph(b *testing.B) {
-	const wide = 100
-	depths := []int{10, 30, 100}
+	const depth = 100
+	widths := []int{10, 30, 100}
 	d := harness.StartDaemon(b, harness.DaemonOptions{Dir: tmpfs(b, "4g")})
-	cold, warm := make([][]time.Duration, len(depths)), make([][]time.Duration, len(depths))
+	cold, warm := make([][]time.Duration, len(widths)), make([][]time.Duration, len(widths))
 	round := 0
 	for b.Loop() {
-		for i, depth := range depths {
+		for i, width := range widths {
 			for range 3 {
 				round++
-				definition := marshal(b, grid(fmt.Sprint(round), wide, depth))
+				definition := marshal(b, grid(fmt.Sprint(round), width, depth))
 				send := func() time.Duration {
 					return timed(func() { requireSolved(b, solve(b, d, definition)) })
 				}
@@ -307,13 +307,13 @@ func BenchmarkGraph(b *testing.B) {
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	last := len(depths) - 1
+	last := len(widths) - 1
 	for name, times := range map[string][][]time.Duration{"cold": cold, "cached": warm} {
-		for i, depth := range depths {
-			b.ReportMetric(milliseconds(median(times[i])), fmt.Sprintf("ms/%d-%s", wide*depth, name))
+		for i, width := range widths {
+			b.ReportMetric(milliseconds(median(times[i])), fmt.Sprintf("ms/%d-%s", width*depth, name))
 		}
 		growth := float64(median(times[last])) / float64(median(times[0]))
-		b.ReportMetric(math.Log(growth)/math.Log(float64(depths[last])/float64(depths[0])), "exponent/"+name)
+		b.ReportMetric(math.Log(growth)/math.Log(float64(widths[last])/float64(widths[0])), "exponent/"+name)
 	}
 }
 

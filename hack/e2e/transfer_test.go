@@ -156,7 +156,7 @@ func TestAClientThatIsSlowGetsAndSendsEverything(t *testing.T) {
 	require.Less(t, peakMemory(t, d.Pid()), int64(daemonMemory), "memory of the daemon")
 }
 
-func TestAClientThatVanishesLeavesNothing(t *testing.T) {
+func TestSoakAClientThatVanishesLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := tmpfs(t, "2g")
 	d := start(t, harness.DaemonOptions{Dir: dir, Debug: true})
