@@ -123,3 +123,13 @@ func TestWhatIsFlushedOutlivesACrash(t *testing.T) {
 	require.NoError(t, os.WriteFile(after, left, 0o600))
 	require.Equal(t, []key.ID{id}, open(t, after).Find(op("x"), [][]key.Alt{alts(root("a"))}))
 }
+
+func TestAStoreThatIsInUseIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	s := open(t, path)
+	id := s.Save(op("x"), [][]key.Alt{alts(root("a"))})
+	_, err := key.Open(path)
+	require.ErrorContains(t, err, "timeout")
+	require.NoFileExists(t, path+".damaged")
+	require.Equal(t, []key.ID{id}, s.Find(op("x"), [][]key.Alt{alts(root("a"))}))
+}

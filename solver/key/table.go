@@ -2,12 +2,15 @@ package key
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // table is a map on disk with a write buffer in front: reads see writes at once, writes reach the
@@ -55,6 +58,9 @@ const maxFresh = 1 << 16
 func openTable(path string) (*table, error) {
 	db, err := openDB(path)
 	if err != nil {
+		if !damaged(err) {
+			return nil, fmt.Errorf("key store %s: %w", path, err)
+		}
 		// A damaged store is a cold cache, not a daemon that does not start.
 		if err := os.Rename(path, path+".damaged"); err != nil {
 			return nil, fmt.Errorf("key store %s: %w", path, err)
@@ -64,6 +70,13 @@ func openTable(path string) (*table, error) {
 		}
 	}
 	return &table{db: db, fresh: map[cell][]byte{}, wake: make(chan struct{}, 1)}, nil
+}
+
+// damaged tells whether a store could not be opened for what is in it, rather than for what is
+// around it: a full disk, somebody else's lock, a lack of permission.
+func damaged(err error) bool {
+	var errno syscall.Errno
+	return !errors.Is(err, bolterrors.ErrTimeout) && !errors.As(err, &errno)
 }
 
 func openDB(path string) (_ *bolt.DB, err error) {
