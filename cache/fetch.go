@@ -61,10 +61,11 @@ func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Ac
 	// The work may have been begun for another record with the same blob, which may have been
 	// removed before this one has a lease on it: then once more.
 	for range 3 {
-		err := m.share(ctx, "blob "+v.Descriptor.Digest.String(), acc, func(ctx context.Context, acc Access) error {
-			return m.fetchBlob(ctx, r, v, acc)
-		})
+		leased, err := m.lease(ctx, r)
 		if err != nil {
+			return err
+		}
+		if err := m.shareBlob(leased, v.Descriptor, acc); err != nil {
 			return err
 		}
 		if ok, err := m.local(ctx, r, v); err != nil || ok {
@@ -72,6 +73,46 @@ func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Ac
 		}
 	}
 	return fmt.Errorf("layer %s does not stay in the content store", v.Descriptor.Digest)
+}
+
+// FetchBlob makes a blob local, which it may be already. It stays as long as the lease of ctx, or a
+// record that has it. The error is ErrLost if no source has it.
+func (m *Manager) FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Access) error {
+	lease, leased := leases.FromContext(ctx)
+	for range 3 {
+		here, err := m.hasBlob(ctx, desc.Digest)
+		if err != nil {
+			return err
+		}
+		if !here {
+			if err := m.shareBlob(ctx, desc, acc); err != nil {
+				return err
+			}
+		}
+		if !leased {
+			return nil
+		}
+		// Under the own lease too, if it was fetched under another.
+		res := leases.Resource{ID: desc.Digest.String(), Type: "content"}
+		if err := m.leases.AddResource(ctx, leases.Lease{ID: lease}, res); err != nil {
+			return fmt.Errorf("keep layer %s: %w", desc.Digest, err)
+		}
+		if here, err := m.hasBlob(ctx, desc.Digest); err != nil || here {
+			return err
+		}
+	}
+	return fmt.Errorf("layer %s does not stay in the content store", desc.Digest)
+}
+
+// shareBlob fetches a blob together with all who want the same, under the lease of ctx.
+func (m *Manager) shareBlob(ctx context.Context, desc ocispec.Descriptor, acc Access) error {
+	lease, leased := leases.FromContext(ctx)
+	return m.share(ctx, "blob "+desc.Digest.String(), acc, func(ctx context.Context, acc Access) error {
+		if leased {
+			ctx = leases.WithLease(ctx, lease)
+		}
+		return m.fetchBlob(ctx, desc, acc)
+	})
 }
 
 // local reports whether a blob is here, and keeps it for the record if so.
@@ -165,11 +206,7 @@ func (m *Manager) lease(ctx context.Context, r *record, dgsts ...digest.Digest) 
 }
 
 // fetchBlob reads a blob from the first source that has it.
-func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Access) error {
-	ctx, err := m.lease(ctx, r)
-	if err != nil {
-		return err
-	}
+func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Access) error {
 	if err := m.fetches.Acquire(ctx, 1); err != nil {
 		return context.Cause(ctx)
 	}
@@ -178,13 +215,13 @@ func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Acces
 	tried := map[blob.Source]bool{}
 	for {
 		// Asked each time: who waits for the blob changes.
-		sources := slices.DeleteFunc(acc.Blobs.Find(v.Descriptor.Digest), func(s blob.Source) bool { return tried[s] })
+		sources := slices.DeleteFunc(acc.Blobs.Find(desc.Digest), func(s blob.Source) bool { return tried[s] })
 		if len(sources) == 0 {
 			break
 		}
 		src := sources[0]
 		tried[src] = true
-		err := m.transfer(ctx, v.Descriptor, src)
+		err := m.transfer(ctx, desc, src)
 		if err == nil {
 			return nil
 		}
@@ -194,12 +231,12 @@ func (m *Manager) fetchBlob(ctx context.Context, r *record, v variant, acc Acces
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return fmt.Errorf("layer %s: %w", v.Descriptor.Digest, ErrLost)
+		return fmt.Errorf("layer %s: %w", desc.Digest, ErrLost)
 	}
 	if !slices.ContainsFunc(errs, func(err error) bool { return !errdefs.IsNotFound(err) }) {
-		return fmt.Errorf("fetch layer %s: %w: %w", v.Descriptor.Digest, ErrLost, errors.Join(errs...))
+		return fmt.Errorf("fetch layer %s: %w: %w", desc.Digest, ErrLost, errors.Join(errs...))
 	}
-	return fmt.Errorf("fetch layer %s: %w", v.Descriptor.Digest, errors.Join(errs...))
+	return fmt.Errorf("fetch layer %s: %w", desc.Digest, errors.Join(errs...))
 }
 
 // transfer copies a blob into the content store, from where an earlier attempt has stopped.

@@ -343,3 +343,34 @@ func (e *env) blobBytes(desc ocispec.Descriptor) []byte {
 	require.NoError(e.t, err)
 	return b
 }
+
+func TestABlobIsFetchedOnceForARecordAndForALease(t *testing.T) {
+	e := newEnv(t, "overlayfs")
+	r := newRemote()
+	ref := e.image(r, "a")
+	layers, err := ref.Layers(e.ctx, blob.CompressionOpt{}, r.access())
+	require.NoError(t, err)
+	desc := layers[0].Descriptor
+	require.ErrorIs(t, e.FetchBlob(e.ctx, desc, cache.Access{}), cache.ErrLost)
+	lease, err := e.Leases().Create(e.ctx, leases.WithRandomID())
+	require.NoError(t, err)
+	leased := leases.WithLease(e.ctx, lease.ID)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := ref.Realise(e.ctx, r.access()); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if err := e.FetchBlob(leased, desc, r.access()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, r.opened[desc.Digest])
+	e.release(ref)
+	require.NoError(t, e.Drop(e.ctx, ref.ID()))
+	require.Len(t, e.blobBytes(desc), int(desc.Size), "the lease keeps it")
+}

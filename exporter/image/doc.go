@@ -15,12 +15,22 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/cache"
 )
 
 // Store is where images are made.
 type Store struct {
 	Content content.Store
 	Leases  leases.Manager
+	// Blobs makes lazy layers local; the cache does.
+	Blobs Blobs
+}
+
+// Blobs makes blobs local, as cache.Manager does.
+type Blobs interface {
+	FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc cache.Access) error
 }
 
 // labelTemporary marks the leases of exports that are under way; see the prune of the daemon.

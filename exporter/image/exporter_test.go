@@ -21,7 +21,7 @@ import (
 )
 
 func factory(b *exportertest.Bench) *image.Factory {
-	store := &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases()}
+	store := &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases(), Blobs: b.Cache}
 	return image.New(store, registry.New(registry.Config{}))
 }
 

@@ -42,7 +42,7 @@ const (
 )
 
 func factory(b *exportertest.Bench, v oci.Variant) *oci.Factory {
-	return oci.New(v, &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases()}, b.Sessions)
+	return oci.New(v, &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases(), Blobs: b.Cache}, b.Sessions)
 }
 
 // oneFile is a tree of one layer.

@@ -73,7 +73,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 }
 
 func newExporters(trees *cache.Manager, sessions *session.Manager, registries *registry.Client) exporter.Registry {
-	images := &image.Store{Content: trees.Content(), Leases: trees.Leases()}
+	images := &image.Store{Content: trees.Content(), Leases: trees.Leases(), Blobs: trees}
 	return exporter.Registry{
 		image.Type:         image.New(images, registries),
 		local.Type:         local.New(sessions),
