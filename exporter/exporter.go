@@ -3,10 +3,9 @@
 //
 // A Factory reads an exporter's attributes once, before the build begins, so that a mistake in
 // them costs nobody a build; what it returns is an Instance for one build. When the result is
-// there, Export writes it out and answers with what the client is to know. What must not happen
-// before every exporter of a build is ready, such as pushing, it leaves in the function that it
-// returns. Exporters get trees and give descriptors; how the trees came to be is not theirs to
-// know.
+// there, Export writes it out and answers with what the client is to know. Before it does what
+// must not happen unless every exporter of the build is ready, such as pushing, it waits for the
+// others. Exporters get trees and give descriptors; how the trees came to be is not theirs to know.
 package exporter
 
 import (
@@ -16,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/cache"
@@ -23,18 +23,19 @@ import (
 )
 
 // Factory reads attributes. It is a type of exporter, such as local or oci. Errors name the
-// attribute.
+// attribute. The version decides defaults; it is never 0.
 type Factory interface {
-	Resolve(attrs map[string]string) (Instance, error)
+	Resolve(attrs map[string]string, version compat.Version) (Instance, error)
 }
 
 // Instance is an exporter of one build.
 type Instance interface {
 	// Name is what is shown of the export: "exporting to client directory".
 	Name() string
-	// Export writes the result out. The response is added to that of the build; finalize, if not
-	// nil, is called once all exporters of the build are done.
-	Export(ctx context.Context, res *Result, env Env) (response map[string]string, finalize func(context.Context) error, err error)
+	// Export writes the result out. The response is added to that of the build, over those of
+	// exporters before it in the request. It may be called once more if a tree of the result is
+	// lost and has been built anew.
+	Export(ctx context.Context, res *Result, env Env) (response map[string]string, err error)
 }
 
 // Result is what a build yielded. The handles stay the caller's.
@@ -57,18 +58,32 @@ type Env struct {
 	Scope event.Scope
 	// Platform is the one of the daemon, for results that do not say.
 	Platform ocispec.Platform
-	// Compatibility is the version of behaviour that the build asked for; 0 is the newest.
-	Compatibility int
+	// Others waits for the other exporters, nil if there are none; see AwaitOthers.
+	Others func(context.Context) error
+}
+
+// AwaitOthers returns nil when every exporter of the build has called it or has returned, an error
+// if one of them has failed. What cannot be taken back comes after it.
+func (e Env) AwaitOthers(ctx context.Context) error {
+	if e.Others == nil {
+		return nil
+	}
+	return e.Others(ctx)
 }
 
 // Registry finds the exporter of a type.
 type Registry map[string]Factory
 
-// Resolve reads the attributes of an exporter of a type.
-func (r Registry) Resolve(typ string, attrs map[string]string) (Instance, error) {
+// Resolve reads the attributes of an exporter of a type. Errors are InvalidArgument if they say
+// nothing else.
+func (r Registry) Resolve(typ string, attrs map[string]string, version compat.Version) (Instance, error) {
 	f := r[typ]
 	if f == nil {
 		return nil, status.New(codes.InvalidArgument, fmt.Sprintf("exporter %q could not be found", typ))
 	}
-	return f.Resolve(attrs)
+	inst, err := f.Resolve(attrs, version)
+	if err != nil && status.Code(err) == codes.Unknown {
+		err = status.WithCode(err, codes.InvalidArgument)
+	}
+	return inst, err
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
 )
@@ -118,7 +119,7 @@ func TestAttributes(t *testing.T) {
 	require.True(t, b)
 	_, err = exporter.ParseInt("compression-level", "much")
 	require.EqualError(t, err, `non-integer value much specified for compression-level: strconv.ParseInt: parsing "much": invalid syntax`)
-	_, err = exporter.Registry{}.Resolve("floppy", nil)
+	_, err = exporter.Registry{}.Resolve("floppy", nil, compat.Current)
 	require.EqualError(t, err, `exporter "floppy" could not be found`)
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"maps"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -17,58 +17,47 @@ import (
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
-// export hands the result to every exporter at once and returns what they answer. An exporter
-// that finds a tree lost makes the job build it anew.
+// export hands the result to every exporter at once and returns what they answer; of answers to the
+// same key that of the last in the request. An exporter that finds a tree lost makes the job build
+// it anew.
 func (j *job) export(ctx context.Context, res *gateway.Result) (map[string]string, error) {
-	response := map[string]string{}
-	if len(j.outputs) == 0 {
-		return response, nil
-	}
-	var mu sync.Mutex
-	var finals []func(context.Context) error
-	eg, egctx := errgroup.WithContext(ctx)
+	responses := make([]map[string]string, len(j.outputs))
+	ready := newBarrier(len(j.outputs))
+	eg, ctx := errgroup.WithContext(ctx)
 	for i, inst := range j.outputs {
-		eg.Go(func() error {
-			resp, final, err := j.exportOne(egctx, i, inst, res)
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for k, v := range resp {
-				response[k] = v
-			}
-			if final != nil {
-				finals = append(finals, final)
-			}
-			return nil
+		eg.Go(func() (err error) {
+			responses[i], err = j.exportOne(ctx, i, inst, res, ready.party())
+			return err
 		})
 	}
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	eg, egctx = errgroup.WithContext(ctx)
-	for _, final := range finals {
-		eg.Go(func() error { return final(egctx) })
+	response := map[string]string{}
+	for _, r := range responses {
+		maps.Copy(response, r)
 	}
-	return response, eg.Wait()
+	return response, nil
 }
 
-func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result) (resp map[string]string, final func(context.Context) error, err error) {
+func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result, others party) (resp map[string]string, err error) {
 	scope := event.NewScope(j.feed, digest.FromString(fmt.Sprintf("%s-export-%d", j.req.Session, id)))
 	done := scope.Start(inst.Name(), nil)
-	err = j.withTrees(ctx, res, func(trees *exporter.Result) error {
-		var err error
-		resp, final, err = inst.Export(ctx, trees, exporter.Env{
+	err = j.withTrees(ctx, res, func(trees *exporter.Result) (err error) {
+		resp, err = inst.Export(ctx, trees, exporter.Env{
 			ID:       id,
 			Sessions: j.sessions,
 			Access:   cache.Access{Sessions: j.sessions, Blobs: j.sched},
 			Scope:    scope,
 			Platform: j.solver.platform(),
+			Others:   others.await,
 		})
 		return err
 	})
-	return resp, final, done(err)
+	if err == nil {
+		others.arrive()
+	}
+	return resp, done(err)
 }
 
 // withTrees calls fn with the trees of a result.

@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/entitlement"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -75,7 +77,7 @@ func (j *job) accept() error {
 		return err
 	}
 	for _, e := range j.req.Exporters {
-		inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs))
+		inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs), cmp.Or(j.req.Compatibility, compat.Current))
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/log"
 	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -246,6 +247,8 @@ type Request struct {
 	Entitlements []string
 	// Internal builds are not recorded.
 	Internal bool
+	// Compatibility is the version of behaviour asked for; 0 is the current one.
+	Compatibility compat.Version
 }
 
 // Exporter names an exporter and its attributes. Its id is its position in the request.

@@ -96,8 +96,21 @@ func (a Annotations) on(place Place, platform string) map[string]string {
 	return out
 }
 
+// checkTypes finds annotations that the format has no place for.
+func (a Annotations) checkTypes(ociTypes bool) error {
+	for _, an := range a.all {
+		if !ociTypes && an.place != OnManifest {
+			return fmt.Errorf("cannot export annotations with %q", AttrOCITypes+"=false")
+		}
+	}
+	return nil
+}
+
 // check finds annotations that have no place in the image.
 func (a Annotations) check(parts []exporter.Part, index, ociTypes bool) error {
+	if err := a.checkTypes(ociTypes); err != nil {
+		return err
+	}
 	ids := map[string]bool{"": true}
 	for _, p := range parts {
 		ids[formatID(p)] = true
@@ -107,8 +120,6 @@ func (a Annotations) check(parts []exporter.Part, index, ociTypes bool) error {
 		switch {
 		case onIndex && !index:
 			return errors.New("index annotations not supported for single platform export")
-		case !ociTypes && an.place != OnManifest:
-			return fmt.Errorf("cannot export annotations with %q", attrOCITypes+"=false")
 		case index && !ids[an.platform]:
 			return fmt.Errorf("invalid annotation: no platform %s found in source", an.platform)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -31,7 +32,15 @@ type Image struct {
 	Epoch *time.Time
 	// Provider reads everything that belongs to the image, fetching layers that are not here.
 	Provider content.InfoReaderProvider
+	// Release ends the image, which is kept only until then. It is called once.
+	Release func()
+
+	leaseID string
 }
+
+// Leased returns a context in which content, such as layers that are fetched when they are read, is
+// kept as long as the image.
+func (i *Image) Leased(ctx context.Context) context.Context { return leases.WithLease(ctx, i.leaseID) }
 
 // Response returns what the client is to know of an image with the names.
 func (i *Image) Response(names []string) (map[string]string, error) {
@@ -52,21 +61,21 @@ func (i *Image) Response(names []string) (map[string]string, error) {
 	return resp, nil
 }
 
-// Commit makes the image of a result. Its content is kept until release is called, and only
-// because of it; layers that need not be here are left where they are.
-func (s *Store) Commit(ctx context.Context, res *exporter.Result, opt *Options, env exporter.Env) (img *Image, release func(), err error) {
-	ctx, release, err = s.lease(ctx)
+// Commit makes the image of a result. The caller releases it; layers that need not be here are left
+// where they are.
+func (s *Store) Commit(ctx context.Context, res *exporter.Result, opt *Options, env exporter.Env) (*Image, error) {
+	id, release, err := s.lease(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			release()
-		}
-	}()
 	c := &commit{store: s, res: withMetadata(res, opt.Metadata), opt: opt, env: env}
-	img, err = c.run(ctx)
-	return img, release, err
+	img, err := c.run(leases.WithLease(ctx, id))
+	if err != nil {
+		release()
+		return nil, err
+	}
+	img.Release, img.leaseID = release, id
+	return img, nil
 }
 
 // withMetadata adds the metadata of attributes to a result.
@@ -104,7 +113,7 @@ type part struct {
 }
 
 func (c *commit) run(ctx context.Context) (*Image, error) {
-	c.oci = c.opt.ociTypes(c.env)
+	c.oci = c.opt.ociTypes()
 	c.types = typesOf(c.oci)
 	parts, err := c.parts()
 	if err != nil {

@@ -14,18 +14,22 @@ import (
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/openbuildkit/buildkit/cache"
 )
 
-// Store is where images are made.
+// Store is where images are made. Images and Unpacker are nil for a worker that keeps no images by
+// name; if Images is there, what it names is kept in Content.
 type Store struct {
 	Content content.Store
 	Leases  leases.Manager
 	// Blobs makes lazy layers local; the cache does.
-	Blobs Blobs
+	Blobs    Blobs
+	Images   images.Store
+	Unpacker Unpacker
 }
 
 // Blobs makes blobs local, as cache.Manager does.
@@ -36,12 +40,12 @@ type Blobs interface {
 // labelTemporary marks the leases of exports that are under way; see the prune of the daemon.
 const labelTemporary = "buildkit/lease.temporary"
 
-// lease returns a context under whose lease content is written, and the function that ends it.
-func (s *Store) lease(ctx context.Context) (context.Context, func(), error) {
+// lease makes a lease for what is written and returns its id and the function that ends it.
+func (s *Store) lease(ctx context.Context) (id string, release func(), err error) {
 	l, err := s.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime),
 		leases.WithLabel(labelTemporary, ""))
 	if err != nil {
-		return nil, nil, fmt.Errorf("lease for an export: %w", err)
+		return "", nil, fmt.Errorf("lease for an export: %w", err)
 	}
-	return leases.WithLease(ctx, l.ID), func() { _ = s.Leases.Delete(context.WithoutCancel(ctx), l) }, nil
+	return l.ID, func() { _ = s.Leases.Delete(context.WithoutCancel(ctx), l) }, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/exporter"
 )
@@ -37,67 +38,118 @@ type Factory struct {
 func New(images *Store, registries *registry.Client) *Factory { return &Factory{images, registries} }
 
 // Resolve reads the attributes of images and of what becomes of them.
-func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
-	own := []string{
-		attrPush, attrByDigest, attrInsecure, attrStore, attrUnpack, attrCanonical, attrDangling, attrDanglingOnly, attrIncomplete,
+func (f *Factory) Resolve(attrs map[string]string, version compat.Version) (exporter.Instance, error) {
+	i := &instance{Factory: f, naming: naming{store: true, danglingPrefix: attrs[attrDangling]}}
+	switches := map[string]*bool{
+		attrPush:         &i.push,
+		attrByDigest:     &i.byDigest,
+		attrInsecure:     &i.insecure,
+		attrStore:        &i.store,
+		attrUnpack:       &i.unpack,
+		attrCanonical:    &i.canonical,
+		attrDanglingOnly: &i.danglingOnly,
+		attrIncomplete:   &i.incomplete,
 	}
-	opt, err := ParseOptions(attrs, own...)
-	if err != nil {
+	others := []string{attrDangling}
+	for k := range switches {
+		others = append(others, k)
+	}
+	var err error
+	if i.opt, err = ParseOptions(attrs, version, others...); err != nil {
 		return nil, err
 	}
-	on := map[string]bool{}
-	for _, k := range own {
-		if v, ok := attrs[k]; ok && k != attrDangling {
-			if on[k], err = exporter.ParseBool(k, v); err != nil {
+	for k, on := range switches {
+		if v, ok := attrs[k]; ok {
+			if *on, err = exporter.ParseBool(k, v); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if on[attrUnpack] && opt.RewriteTimestamp {
-		return nil, fmt.Errorf("exporter option %q conflicts with %q", attrRewrite, attrUnpack)
+	if i.unpack && i.opt.RewriteTimestamp {
+		return nil, conflict(attrRewrite, attrUnpack)
 	}
-	return &instance{f, opt, on}, nil
+	_, err = i.targets(i.opt.Names)
+	return i, err
 }
 
+// instance is the exporter of one build.
 type instance struct {
 	*Factory
 	opt *Options
-	on  map[string]bool
+	naming
+	push, byDigest, insecure bool
 }
 
 func (*instance) Name() string { return "exporting to image" }
 
-// Export makes the image. The response describes it.
-func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (map[string]string, func(context.Context) error, error) {
-	img, release, err := i.images.Commit(ctx, res, i.opt, env)
+// Export makes the image, gives it its names and pushes it. The response describes it.
+func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (map[string]string, error) {
+	img, err := i.images.Commit(ctx, res, i.opt, env)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer release()
+	defer img.Release()
 	names := i.opt.ImageNames(res)
-	if i.on[attrPush] {
-		for _, name := range names {
-			if err := i.push(ctx, name, img, env); err != nil {
-				return nil, nil, fmt.Errorf("failed to push %s: %w", name, err)
-			}
+	targets, err := i.targets(names)
+	if err != nil {
+		return nil, err
+	}
+	if i.images.Images != nil && i.store {
+		if names, err = i.images.keep(ctx, img, names, i.naming, env); err != nil {
+			return nil, err
 		}
 	}
 	resp, err := img.Response(names)
-	return resp, nil, err
+	if err != nil {
+		return nil, err
+	}
+	if err := env.AwaitOthers(ctx); err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		if err := i.pushTo(ctx, t, img, env); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
 }
 
-// push sends an image to the repository of one of its names.
-func (i *instance) push(ctx context.Context, name string, img *Image, env exporter.Env) error {
-	ref, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return err
+// target is where an image is pushed to.
+type target struct {
+	name string
+	ref  reference.Named
+}
+
+// targets returns where to push an image of the names.
+func (i *instance) targets(names []string) ([]target, error) {
+	if !i.push {
+		return nil, nil
 	}
-	switch {
-	case !i.on[attrByDigest]:
-		ref = reference.TagNameOnly(ref)
-	case !reference.IsNameOnly(ref):
-		return fmt.Errorf("can't push tagged ref %s by digest", ref)
+	var targets []target
+	for _, name := range names {
+		ref, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return nil, pushError(name, err)
+		}
+		switch {
+		case !i.byDigest:
+			ref = reference.TagNameOnly(ref)
+		case !reference.IsNameOnly(ref):
+			return nil, pushError(name, fmt.Errorf("can't push tagged ref %s by digest", ref))
+		}
+		targets = append(targets, target{name, ref})
 	}
-	repo := i.registries.Repository(ref, env.Sessions, registry.Insecure(i.on[attrInsecure]))
-	return repo.Push(ctx, img.Descriptor, img.Provider, env.Scope)
+	return targets, nil
+}
+
+func (i *instance) pushTo(ctx context.Context, t target, img *Image, env exporter.Env) error {
+	repo := i.registries.Repository(t.ref, env.Sessions, registry.Insecure(i.insecure))
+	return pushError(t.name, repo.Push(img.Leased(ctx), img.Descriptor, img.Provider, env.Scope))
+}
+
+func pushError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("failed to push %s: %w", name, err)
 }

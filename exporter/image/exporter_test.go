@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
@@ -77,10 +78,10 @@ func TestImageErrors(t *testing.T) {
 		"compression-level=much": `non-integer value much specified for compression-level: strconv.ParseInt: parsing "much": invalid syntax`,
 	} {
 		k, v, _ := strings.Cut(attr, "=")
-		_, err := image.New(nil, nil).Resolve(map[string]string{k: v})
+		_, err := image.New(nil, nil).Resolve(map[string]string{k: v}, compat.Current)
 		require.EqualError(t, err, want)
 	}
-	_, err := image.New(nil, nil).Resolve(map[string]string{"unpack": "true", "rewrite-timestamp": "true"})
+	_, err := image.New(nil, nil).Resolve(map[string]string{"unpack": "true", "rewrite-timestamp": "true"}, compat.Current)
 	require.EqualError(t, err, `exporter option "rewrite-timestamp" conflicts with "unpack"`)
 
 	b := exportertest.New(t, false)

@@ -14,8 +14,8 @@ import (
 )
 
 var (
-	linux = platforms.MustParse("linux/amd64")
-	epoch = time.Unix(1767225600, 0).UTC() // 2026-01-01
+	linux   = platforms.MustParse("linux/amd64")
+	newYear = time.Unix(1767225600, 0).UTC() // 2026-01-01
 )
 
 func gzipLayer(dgst, diffID string, size int64, annotations map[string]string) cache.Layer {
@@ -50,12 +50,12 @@ func TestKnownDigests(t *testing.T) {
 		config, manifest string
 	}{
 		"a file of LLB without config": {
-			layers: []cache.Layer{mkfile}, epoch: epoch,
+			layers: []cache.Layer{mkfile}, epoch: newYear,
 			config:   "a324d2c9d8547d8cda6f3bab77442c1d3f96f7e812b10dc759cb3c2dc31bf928",
 			manifest: "bd69889348c66445869c2b1876fc2e998cec9d1c973569fc9df27bdcb77d77ba",
 		},
 		"a copy on a base": {
-			raw: copied, base: onBase, layers: []cache.Layer{base, fileA}, epoch: epoch,
+			raw: copied, base: onBase, layers: []cache.Layer{base, fileA}, epoch: newYear,
 			config:   "f5b168f0f66e950bb4ac93f99c81fa2878e9a253426a5780204693022c6a34d2",
 			manifest: "54a33d40b6fa892a3a0dd37a0f14a4640e5f2d4bf278d8f526d277217de07a83",
 		},
@@ -182,7 +182,7 @@ func FuzzConfig(f *testing.F) {
 		for i := range layers {
 			layers[i].CreatedAt = time.Unix(int64(i), 0)
 		}
-		data, err := makeConfig(raw, base, linux, layers, &epoch)
+		data, err := makeConfig(raw, base, linux, layers, &newYear)
 		if err != nil {
 			return
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 )
@@ -22,8 +23,12 @@ type Options struct {
 	Names      []string
 	FromResult bool
 
-	// OCITypes is nil for the default, which the build's compatibility decides.
+	// Version decides the defaults of what follows; 0 is the current one.
+	Version compat.Version
+	// OCITypes says whether media types are those of OCI or Docker's; nil for the default.
 	OCITypes *bool
+	// OCIArtifact says whether attestations are OCI artifacts; nil for the default.
+	OCIArtifact *bool
 	// Compression of layers. DockerTypes is not used: see OCITypes.
 	Compression blob.CompressionOpt
 	// KeepNonDistributable keeps media types that forbid distribution; otherwise such layers are
@@ -39,8 +44,8 @@ type Options struct {
 
 // ParseOptions reads the attributes that all exporters of images share. Attributes that are in
 // others are left to the caller; those that nobody knows become metadata.
-func ParseOptions(attrs map[string]string, others ...string) (*Options, error) {
-	o := &Options{Compression: blob.CompressionOpt{Type: blob.Gzip}, Metadata: map[string][]byte{}}
+func ParseOptions(attrs map[string]string, version compat.Version, others ...string) (*Options, error) {
+	o := &Options{Version: version, Compression: blob.CompressionOpt{Type: blob.Gzip}, Metadata: map[string][]byte{}}
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
 		if slices.Contains(others, k) {
 			continue
@@ -55,7 +60,7 @@ func ParseOptions(attrs map[string]string, others ...string) (*Options, error) {
 // Attributes of images.
 const (
 	AttrName          = "name"
-	attrOCITypes      = "oci-mediatypes"
+	AttrOCITypes      = "oci-mediatypes"
 	attrOCIArtifact   = "oci-artifact"
 	attrInline        = "attestation-inline"
 	attrNonDist       = "prefer-nondist-layers"
@@ -75,12 +80,12 @@ func (o *Options) parse(k, v string) (err error) {
 			return nil
 		}
 		o.Names = splitNames(v)
-	case attrOCITypes:
-		var b bool
-		b, err = exporter.ParseBool(k, v)
-		o.OCITypes = &b
-	case attrOCIArtifact, attrInline:
-		_, err = exporter.ParseBool(k, v) // they are about attestations
+	case AttrOCITypes:
+		o.OCITypes, err = parseSwitch(k, v)
+	case attrOCIArtifact:
+		o.OCIArtifact, err = parseSwitch(k, v)
+	case attrInline:
+		_, err = exporter.ParseBool(k, v) // there are no attestations yet
 	case attrNonDist:
 		o.KeepNonDistributable, err = exporter.ParseBool(k, v)
 	case attrCompression:
@@ -104,6 +109,12 @@ func (o *Options) parse(k, v string) (err error) {
 	return err
 }
 
+// parseSwitch reads a switch that differs from one that is not given.
+func parseSwitch(k, v string) (*bool, error) {
+	b, err := exporter.ParseBool(k, v)
+	return &b, err
+}
+
 func parseCompression(v string) (blob.Compression, error) {
 	switch c := blob.Compression(v); c {
 	case blob.Uncompressed, blob.Gzip, blob.Zstd, blob.EStargz:
@@ -114,22 +125,33 @@ func parseCompression(v string) (blob.Compression, error) {
 
 // check finds options that exclude each other.
 func (o *Options) check() error {
-	if o.OCITypes != nil && !*o.OCITypes && o.Compression.Type == blob.EStargz {
-		return fmt.Errorf("exporter option %q conflicts with %q", attrCompression+"="+string(blob.EStargz), attrOCITypes+"=false")
+	if o.Compression.Type == blob.Zstd && o.Version == compat.V10 {
+		return o.Version.Lacks(attrCompression + "=" + string(blob.Zstd))
 	}
-	return nil
+	if o.ociTypes() {
+		return nil
+	}
+	switch {
+	case o.OCITypes != nil && o.Compression.Type == blob.EStargz:
+		return conflict(attrCompression+"="+string(blob.EStargz), AttrOCITypes+"=false")
+	case o.OCIArtifact != nil && *o.OCIArtifact:
+		return conflict(attrOCIArtifact, AttrOCITypes+"=false")
+	}
+	return o.Annotations.checkTypes(false)
 }
 
-// oldDocker is the last compatibility version in which images had Docker's media types unless
-// asked otherwise.
-const oldDocker = 20
+func conflict(a, b string) error {
+	return fmt.Errorf("exporter option %q conflicts with %q", a, b)
+}
 
-// ociTypes returns which media types are used.
-func (o *Options) ociTypes(env exporter.Env) bool {
+// ociTypes returns which media types are used. Versions that prefer Docker's take those of OCI
+// where Docker has none that fit.
+func (o *Options) ociTypes() bool {
 	if o.OCITypes != nil {
 		return *o.OCITypes
 	}
-	return env.Compatibility == 0 || env.Compatibility > oldDocker || o.Compression.Type == blob.EStargz
+	return o.Version == 0 || o.Version >= compat.V30 || o.Compression.Type == blob.EStargz ||
+		o.OCIArtifact != nil && *o.OCIArtifact
 }
 
 // ImageNames returns the names for a result.

@@ -15,6 +15,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/internal/tree"
@@ -37,7 +38,7 @@ type Factory struct{ sessions *session.Manager }
 func New(sessions *session.Manager) *Factory { return &Factory{sessions} }
 
 // Resolve reads platform-split, mode and source-date-epoch.
-func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
+func (f *Factory) Resolve(attrs map[string]string, _ compat.Version) (exporter.Instance, error) {
 	i := &instance{sessions: f.sessions}
 	for k, v := range attrs {
 		var err error
@@ -80,25 +81,25 @@ type instance struct {
 func (*instance) Name() string { return "exporting to client directory" }
 
 // Export sends the result. The response is empty.
-func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (_ map[string]string, _ func(context.Context) error, err error) {
+func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (_ map[string]string, err error) {
 	client, err := env.Client(ctx, i.sessions)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	trees, release, err := tree.OpenAll(ctx, res, env, i.epoch)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	transfers, err := i.plan(ctx, res, trees)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, t := range transfers {
 		eg.Go(func() error { return t.send(ctx, client, env, len(transfers) == 1) })
 	}
-	return nil, nil, eg.Wait()
+	return nil, eg.Wait()
 }
 
 // transfer is one tree on its way.

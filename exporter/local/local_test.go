@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
@@ -174,7 +175,7 @@ func TestLocalErrors(t *testing.T) {
 		"source-date-epoch=soon": "invalid source-date-epoch",
 	} {
 		k, v, _ := strings.Cut(attr, "=")
-		_, err := local.New(nil).Resolve(map[string]string{k: v})
+		_, err := local.New(nil).Resolve(map[string]string{k: v}, compat.Current)
 		require.ErrorContains(t, err, want)
 	}
 	t.Run("a platform that is no name", func(t *testing.T) {
@@ -187,9 +188,9 @@ func TestLocalErrors(t *testing.T) {
 	})
 	t.Run("no client", func(t *testing.T) {
 		b := exportertest.New(t, false)
-		inst, err := local.New(b.Sessions).Resolve(nil)
+		inst, err := local.New(b.Sessions).Resolve(nil, compat.Current)
 		require.NoError(t, err)
-		_, _, err = inst.Export(t.Context(), &exporter.Result{}, exporter.Env{})
+		_, err = inst.Export(t.Context(), &exporter.Result{}, exporter.Env{})
 		require.ErrorContains(t, err, "no session")
 	})
 	t.Run("a client that takes no such output", func(t *testing.T) {

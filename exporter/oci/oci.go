@@ -6,11 +6,13 @@ package oci
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images/archive"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/image"
 	"github.com/openbuildkit/buildkit/session"
@@ -40,9 +42,17 @@ func New(variant Variant, images *image.Store, sessions *session.Manager) *Facto
 	return &Factory{variant, images, sessions}
 }
 
-// Resolve reads tar and the attributes of images.
-func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
-	opt, err := image.ParseOptions(attrs, attrTar)
+// Resolve reads tar and the attributes of images. The format of OCI has its media types in every
+// version.
+func (f *Factory) Resolve(attrs map[string]string, version compat.Version) (exporter.Instance, error) {
+	if _, given := attrs[image.AttrOCITypes]; f.variant == OCI && !given {
+		attrs = maps.Clone(attrs)
+		if attrs == nil {
+			attrs = map[string]string{}
+		}
+		attrs[image.AttrOCITypes] = "true"
+	}
+	opt, err := image.ParseOptions(attrs, version, attrTar)
 	if err != nil {
 		return nil, err
 	}
@@ -68,33 +78,34 @@ type instance struct {
 func (i *instance) Name() string { return "exporting to " + string(i.variant) + " image format" }
 
 // Export makes the image and sends it. The response describes it.
-func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (map[string]string, func(context.Context) error, error) {
+func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (map[string]string, error) {
 	if i.variant == Docker && len(res.Refs) > 0 {
-		return nil, nil, errors.New("docker exporter does not currently support exporting manifest lists")
+		return nil, errors.New("docker exporter does not currently support exporting manifest lists")
 	}
 	names, err := image.NormalizeNames(i.opt.ImageNames(res))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	client, err := env.Client(ctx, i.sessions)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	img, release, err := i.images.Commit(ctx, res, i.opt, env)
+	img, err := i.images.Commit(ctx, res, i.opt, env)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer release()
+	defer img.Release()
+	ctx = img.Leased(ctx)
 	setCreated(img)
 	resp, err := img.Response(names)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !i.tar {
-		return resp, nil, copyImage(ctx, client, img)
+		return resp, copyImage(ctx, client, img)
 	}
 	done := env.Scope.Step("sending tarball")
-	return resp, nil, done(i.send(ctx, client, env.ID, img, names, resp))
+	return resp, done(i.send(ctx, client, env.ID, img, names, resp))
 }
 
 // setCreated notes on the descriptor when the image was made.

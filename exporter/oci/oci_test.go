@@ -27,6 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/image"
@@ -296,10 +297,10 @@ func TestErrors(t *testing.T) {
 		"source-date-epoch=x":       "invalid source-date-epoch",
 	} {
 		k, v, _ := strings.Cut(attr, "=")
-		_, err := oci.New(oci.OCI, nil, nil).Resolve(map[string]string{k: v})
+		_, err := oci.New(oci.OCI, nil, nil).Resolve(map[string]string{k: v}, compat.Current)
 		require.ErrorContains(t, err, want)
 	}
-	_, err := oci.New(oci.OCI, nil, nil).Resolve(map[string]string{"compression": "estargz", "oci-mediatypes": "false"})
+	_, err := oci.New(oci.OCI, nil, nil).Resolve(map[string]string{"compression": "estargz", "oci-mediatypes": "false"}, compat.Current)
 	require.EqualError(t, err, `exporter option "compression=estargz" conflicts with "oci-mediatypes=false"`)
 
 	b := exportertest.New(t, false)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/internal/tree"
 	"github.com/openbuildkit/buildkit/session"
@@ -28,7 +29,7 @@ type Factory struct{ sessions *session.Manager }
 func New(sessions *session.Manager) *Factory { return &Factory{sessions} }
 
 // Resolve reads platform-split and source-date-epoch.
-func (f *Factory) Resolve(attrs map[string]string) (exporter.Instance, error) {
+func (f *Factory) Resolve(attrs map[string]string, _ compat.Version) (exporter.Instance, error) {
 	i := &instance{sessions: f.sessions}
 	var err error
 	if v, ok := attrs[attrSplit]; ok {
@@ -53,24 +54,24 @@ type instance struct {
 func (*instance) Name() string { return "exporting to client tarball" }
 
 // Export sends the archive. The response is empty.
-func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (_ map[string]string, _ func(context.Context) error, err error) {
+func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporter.Env) (_ map[string]string, err error) {
 	client, err := env.Client(ctx, i.sessions)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	trees, release, err := tree.OpenAll(ctx, res, env, i.epoch)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	fs := trees[0].FS
 	if res.Multi() || i.split {
 		if fs, err = tree.Split(trees); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	done := env.Scope.Step("sending tarball")
-	return nil, nil, done(write(ctx, client, env.ID, fs))
+	return nil, done(write(ctx, client, env.ID, fs))
 }
 
 // write sends a tree as an archive.

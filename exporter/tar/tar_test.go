@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
@@ -91,8 +92,8 @@ func TestTarOfSeveralPlatforms(t *testing.T) {
 }
 
 func TestTarErrors(t *testing.T) {
-	_, err := tar.New(nil).Resolve(map[string]string{"platform-split": "often"})
+	_, err := tar.New(nil).Resolve(map[string]string{"platform-split": "often"}, compat.Current)
 	require.ErrorContains(t, err, "non-bool value specified for platform-split")
-	_, err = tar.New(nil).Resolve(map[string]string{exporter.AttrEpoch: "x"})
+	_, err = tar.New(nil).Resolve(map[string]string{exporter.AttrEpoch: "x"}, compat.Current)
 	require.ErrorContains(t, err, "invalid source-date-epoch")
 }

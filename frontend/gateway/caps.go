@@ -69,6 +69,7 @@ var llbCaps = map[string]support{
 	pb.CapMetaExportCache: {},
 
 	pb.CapExporterImageAnnotations: {},
+	pb.CapExporterMultiple:         {},
 	pb.CapExporterSourceDateEpoch:  {},
 	pb.CapGCFreeSpaceFilter:        {},
 }

@@ -184,7 +184,7 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
 		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
-		pb.CapExporterImageAttestations, pb.CapExporterMultiple, pb.CapExporterSession,
+		pb.CapExporterImageAttestations, pb.CapExporterSession,
 		pb.CapHistoryFilter,
 	}
 	require.ElementsMatch(t, constants(t, "../../api/llb/caps.go"),

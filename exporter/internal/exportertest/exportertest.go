@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/platforms"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
@@ -144,15 +145,11 @@ func (b *Bench) Env(id int) exporter.Env {
 // Export runs an exporter with output id and returns its response.
 func (b *Bench) Export(f exporter.Factory, attrs map[string]string, res *exporter.Result, id int) (map[string]string, error) {
 	b.t.Helper()
-	inst, err := f.Resolve(attrs)
+	inst, err := f.Resolve(attrs, compat.Current)
 	if err != nil {
 		return nil, err
 	}
-	resp, finalize, err := inst.Export(b.t.Context(), res, b.Env(id))
-	if err == nil && finalize != nil {
-		err = finalize(b.t.Context())
-	}
-	return resp, err
+	return inst.Export(b.t.Context(), res, b.Env(id))
 }
 
 // Completed returns the ids of the statuses that were completed, in their order.

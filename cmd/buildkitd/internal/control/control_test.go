@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/event"
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
@@ -137,6 +139,10 @@ func TestARequestIsDecoded(t *testing.T) {
 			&controlpb.SolveRequest{Frontend: "f", ExporterDeprecated: "oci", ExporterAttrsDeprecated: map[string]string{"name": "n"}},
 			solver.Request{Frontend: "f", Exporters: []solver.Exporter{{Type: "oci", Attrs: map[string]string{"name": "n"}}}},
 		},
+		"of the behaviour of an older version": {
+			&controlpb.SolveRequest{Frontend: "f", CompatibilityVersion: 20},
+			solver.Request{Frontend: "f", Compatibility: compat.V20},
+		},
 		"with caches named in the old way": {
 			&controlpb.SolveRequest{Frontend: "f", Cache: &controlpb.CacheOptions{
 				ImportRefsDeprecated: []string{"i"},
@@ -158,6 +164,7 @@ func TestARequestIsDecoded(t *testing.T) {
 				return &solver.Response{Exporter: map[string]string{"k": "v"}}, nil
 			}}
 			tc.req.Ref, tc.want.Ref = "build", "build"
+			tc.want.Compatibility = cmp.Or(tc.want.Compatibility, compat.Current)
 			resp, err := controlpb.NewControlClient(serve(t, d)).Solve(t.Context(), tc.req)
 			require.NoError(t, err)
 			require.Equal(t, map[string]string{"k": "v"}, resp.GetExporterResponse())
@@ -190,7 +197,6 @@ func TestARequestThatCannotBeMetIsRefused(t *testing.T) {
 			codes.InvalidArgument, `unknown cache exporter: "registry"`,
 		},
 		"on a proxied network":      {&controlpb.SolveRequest{Ref: "b", ProxyNetwork: true}, codes.Unimplemented, "proxied networks are not supported"},
-		"for old outputs":           {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 20}, codes.Unimplemented, "compatibility versions before 30 are not supported"},
 		"for outputs of no version": {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 31}, codes.InvalidArgument, "unknown compatibility version 31"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,22 +2,22 @@ package control
 
 import (
 	"maps"
-	"strconv"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/solver"
 )
 
-const (
-	// registryCache is the type of remote cache that old requests mean.
-	registryCache = "registry"
-	// compatibility is the version of the outputs that are written.
-	compatibility = 30
-)
+// registryCache is the type of remote cache that old requests mean.
+const registryCache = "registry"
 
 // decodeSolve reads a request. Its deprecated fields are folded into the present ones.
 func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 	if err := checkSolve(req); err != nil {
+		return solver.Request{}, err
+	}
+	version, err := compat.Parse(req.GetCompatibilityVersion())
+	if err != nil {
 		return solver.Request{}, err
 	}
 	r := solver.Request{
@@ -31,6 +31,7 @@ func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 		CacheImports:   decodeCacheImports(req.GetCache()),
 		Entitlements:   req.GetEntitlements(),
 		Internal:       req.GetInternal(),
+		Compatibility:  version,
 	}
 	if len(req.GetDefinition().GetDef()) > 0 {
 		r.Definition = req.GetDefinition()
@@ -49,14 +50,7 @@ func checkSolve(req *controlpb.SolveRequest) error {
 	if exports := decodeCacheExports(req.GetCache()); len(exports) > 0 {
 		return invalid("unknown cache exporter: %q", exports[0].Type)
 	}
-	switch v := req.GetCompatibilityVersion(); v {
-	case 0, compatibility:
-		return nil
-	case 10, 20:
-		return unimplemented("compatibility versions before " + strconv.Itoa(compatibility))
-	default:
-		return invalid("unknown compatibility version %d", v)
-	}
+	return nil
 }
 
 func decodeExporters(req *controlpb.SolveRequest) []solver.Exporter {

@@ -5,10 +5,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/op"
 )
@@ -56,11 +58,16 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 
 	exporters := newExporters(w.Cache, sessions, nil)
 	require.True(t, caps[pb.CapExporterImageAnnotations])
-	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"})
+	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"}, compat.Current)
 	require.Error(t, err, "annotations are read")
 	require.True(t, caps[pb.CapExporterSourceDateEpoch])
 	for _, typ := range []string{"image", "oci", "docker", "tar", "local"} {
-		_, err := exporters.Resolve(typ, map[string]string{"source-date-epoch": "yesterday"})
+		_, err := exporters.Resolve(typ, map[string]string{"source-date-epoch": "yesterday"}, compat.Current)
 		require.Error(t, err, typ)
 	}
+
+	s := solver.New(solver.Config{Worker: w, Sessions: sessions, Exporters: exporters})
+	require.True(t, caps[pb.CapExporterMultiple])
+	_, err = s.Solve(t.Context(), solver.Request{Ref: "b", Exporters: []solver.Exporter{{Type: "image"}, {Type: "floppy"}}})
+	require.EqualError(t, err, `exporter "floppy" could not be found`, "the second is looked at too")
 }
