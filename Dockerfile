@@ -3,7 +3,8 @@
 #   make image
 #
 # The last stage, daemon, is the default; --opt target=rootless gives one for an unprivileged user,
-# and target=binaries only the two programs.
+# target=binaries only the two programs,
+# and target=frontend the Dockerfile frontend as an image.
 
 ARG GO_IMAGE=golang:1.26-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
@@ -23,10 +24,17 @@ RUN --mount=type=bind,target=. \
     version=github.com/openbuildkit/buildkit/cmd/internal/version && \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
         -ldflags "-s -w -X $version.Version=$VERSION -X $version.Revision=$REVISION" \
-        -o /out/ ./cmd/buildkitd ./cmd/buildctl
+        -o /out/ ./cmd/buildkitd ./cmd/buildctl ./cmd/dockerfile-frontend
 
 FROM scratch AS binaries
-COPY --from=build /out/ /
+COPY --from=build /out/buildkitd /out/buildctl /
+
+# The Dockerfile frontend as an image, for "# syntax=". It reaches nothing but the daemon.
+FROM scratch AS frontend
+LABEL moby.buildkit.frontend.network.none=true \
+      moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts,moby.buildkit.frontend.gitquerystring
+COPY --from=build /out/dockerfile-frontend /bin/
+ENTRYPOINT ["/bin/dockerfile-frontend"]
 
 # What builds need at run time: a container runtime, git and ssh for git sources, xz and friends
 # for archives, iptables for bridge networks.
@@ -35,7 +43,7 @@ RUN apt-get update && \
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         ca-certificates runc git openssh-client fuse-overlayfs iptables isal xz-utils && \
     rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/ /usr/bin/
+COPY --from=build /out/buildkitd /out/buildctl /usr/bin/
 
 FROM runtime AS rootless
 RUN apt-get update && \

@@ -23,18 +23,25 @@ func (b *Build) globalArgs() error {
 	b.defaults = b.args.clone()
 	b.declared = map[string]bool{}
 	for _, arg := range b.opt.Dockerfile.Args {
-		before, defaultsBefore := b.args.clone(), b.defaults.clone()
-		for _, a := range arg.Args {
+		// Words of one instruction do not see what the instruction sets.
+		values := make([]string, len(arg.Args))
+		defaults := make([]string, len(arg.Args))
+		for i, a := range arg.Args {
+			if a.Default == nil {
+				continue
+			}
+			var err error
+			if values[i], err = b.lex.word().Word(*a.Default, b.args); err != nil {
+				return parser.WithLocation(err, arg.Location())
+			}
+			// What fails here failed above.
+			defaults[i], _ = b.lex.word().Word(*a.Default, b.defaults)
+		}
+		for i, a := range arg.Args {
 			b.declared[a.Name] = true
 			if a.Default != nil {
-				value, err := b.lex.word().Word(*a.Default, before)
-				if err != nil {
-					return parser.WithLocation(err, arg.Location())
-				}
-				b.args.set(a.Name, value)
-				// What fails here failed above.
-				value, _ = b.lex.word().Word(*a.Default, defaultsBefore)
-				b.defaults.set(a.Name, value)
+				b.args.set(a.Name, values[i])
+				b.defaults.set(a.Name, defaults[i])
 			}
 			if value, ok := b.opt.BuildArgs[a.Name]; ok {
 				b.args.set(a.Name, value)
