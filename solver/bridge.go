@@ -3,9 +3,7 @@ package solver
 import (
 	"context"
 	"fmt"
-	"strings"
 
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
@@ -13,11 +11,9 @@ import (
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/solver/graph"
-	"github.com/openbuildkit/buildkit/worker/source"
 )
 
 // bridge is the daemon as one frontend of a job sees it.
@@ -96,51 +92,6 @@ func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest) (*gatew
 		res = &gateway.Result{}
 	}
 	return res, nil
-}
-
-// imageResolver is what the image source offers besides being a source.
-type imageResolver interface {
-	ResolveMeta(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, mode string, env source.Env) (digest.Digest, []byte, error)
-}
-
-// ResolveSourceMeta resolves a source without loading it.
-func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
-	if op == nil {
-		return nil, status.New(codes.InvalidArgument, "source is required")
-	}
-	platform := b.job.solver.platform()
-	if opt.Platform != nil {
-		platform = platforms.Normalize(*opt.Platform)
-	}
-	src, _, err := b.job.solver.cfg.Worker.Sources.Parse(op, platform)
-	if err != nil {
-		return nil, err
-	}
-	meta := &gateway.SourceMeta{Op: op}
-	images, ok := src.(imageResolver)
-	if !ok {
-		return meta, nil
-	}
-	name := opt.LogName
-	if name == "" {
-		name = "resolve image config for " + op.Identifier
-	}
-	scope := event.NewScope(b.job.feed, digest.FromString(op.Identifier+platforms.Format(platform)))
-	done := scope.Start(name, nil)
-	blobs := &blob.Sources{}
-	b.job.sched.AddBlobs(blobs)
-	dgst, config, err := images.ResolveMeta(ctx, op, platform, opt.ResolveMode, source.Env{
-		Sessions: b.job.sessions, Scope: scope, Blobs: blobs, Memo: b.job.Memo(),
-	})
-	if err = done(err); err != nil {
-		_, ref, _ := strings.Cut(op.Identifier, "://")
-		return nil, fmt.Errorf("failed to resolve source metadata for %s: %w", ref, err)
-	}
-	meta.Image = &gateway.ImageMeta{Digest: dgst}
-	if !opt.NoConfig {
-		meta.Image.Config = config
-	}
-	return meta, nil
 }
 
 // BuildOpts tells what the build was asked for.

@@ -142,6 +142,9 @@ func (c *Conn) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt Resol
 	if opt.NoConfig {
 		req.Image = &gatewaypb.ResolveSourceImageRequest{NoConfig: true}
 	}
+	if opt.HTTPChecksum != nil {
+		req.HTTP = &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: opt.HTTPChecksum}
+	}
 	resp, err := c.bridge.ResolveSourceMeta(ctx, req)
 	if err != nil {
 		return nil, err

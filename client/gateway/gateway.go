@@ -158,6 +158,8 @@ type ResolveOpt struct {
 	SourcePolicies []*sourcepolicypb.Policy
 	// NoConfig leaves the image config out.
 	NoConfig bool
+	// HTTPChecksum has the file of a url hashed in another way; nil if that is not wanted.
+	HTTPChecksum *gatewaypb.ChecksumRequest
 }
 
 // SourceMeta identifies a source. Op is the source after policies were applied; of the others,

@@ -32,6 +32,13 @@ var llbCaps = map[string]support{
 	pb.CapSourceLocalDiffer:           {},
 	pb.CapSourceLocalMetadataTransfer: {},
 
+	pb.CapSourceHTTP:         {},
+	pb.CapSourceHTTPAuth:     {},
+	pb.CapSourceHTTPChecksum: {},
+	pb.CapSourceHTTPHeader:   {},
+	pb.CapSourceHTTPPerm:     {},
+	pb.CapSourceHTTPUIDGID:   {},
+
 	pb.CapExecMetaBase:            {},
 	pb.CapExecMetaCgroupParent:    {},
 	pb.CapExecMetaLinuxResources:  {},
@@ -99,6 +106,8 @@ var gatewayCaps = map[string]support{
 	gatewaypb.CapGatewayEvaluate:         {},
 	gatewaypb.CapGatewayWarnings:         {},
 	gatewaypb.CapSourceMetaResolver:      {},
+
+	gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: {},
 }
 
 // LLBCaps returns the ids of the LLB capabilities that the daemon has. The map is the caller's.

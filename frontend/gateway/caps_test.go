@@ -79,6 +79,9 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		gatewaypb.CapResolveImage:            resolveImage,
 		gatewaypb.CapResolveImageResolveMode: resolveImage,
 		gatewaypb.CapSourceMetaResolver:      resolve(&gatewaypb.ResolveSourceMetaRequest{}),
+		gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: resolve(&gatewaypb.ResolveSourceMetaRequest{
+			HTTP: &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: &gatewaypb.ChecksumRequest{}},
+		}),
 		gatewaypb.CapReadFile: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
 			_, err := c.ReadFile(ctx, &gatewaypb.ReadFileRequest{Ref: ref, FilePath: "/f"})
 			return err
@@ -140,9 +143,6 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
 			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
 		}),
-		gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: resolve(&gatewaypb.ResolveSourceMetaRequest{
-			HTTP: &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: &gatewaypb.ChecksumRequest{}},
-		}),
 		gatewaypb.CapImportCaches: nil, // there are no remote caches to import
 		gatewaypb.CapFrontendCaps: nil, // there are no frontend images to ask for theirs
 	}
@@ -178,8 +178,7 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapSourceGitKnownSSHHosts, pb.CapSourceGitMountSSHSock, pb.CapSourceGitSubdir,
 		pb.CapSourceGitChecksum, pb.CapSourceGitSkipSubmodules, pb.CapSourceGitSignatureVerify,
 		pb.CapSourceGitMTime, pb.CapSourceGitFetchByCommit, pb.CapSourceGitBundle, pb.CapSourceGitCheckoutBundle,
-		pb.CapSourceHTTP, pb.CapSourceHTTPAuth, pb.CapSourceHTTPChecksum, pb.CapSourceHTTPPerm,
-		pb.CapSourceHTTPUIDGID, pb.CapSourceHTTPHeader, pb.CapSourceHTTPSignatureVerify,
+		pb.CapSourceHTTPSignatureVerify,
 		pb.CapSourcePolicy, pb.CapSourcePolicySession, pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
 		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,

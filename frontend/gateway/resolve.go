@@ -67,14 +67,13 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 	if req.GetImage().GetAttestationChain() || len(req.GetImage().GetResolveAttestations()) > 0 {
 		return nil, status.New(codes.Unimplemented, "attestations of images are not resolved")
 	}
-	if req.GetHTTP().GetChecksumRequest() != nil {
-		return nil, status.New(codes.Unimplemented, "checksums of http sources are not computed on request")
-	}
 	meta, err := s.bridge.ResolveSourceMeta(ctx, req.GetSource(), client.ResolveOpt{
 		Platform:    decodePlatform(req.GetPlatform()),
 		LogName:     req.GetLogName(),
 		ResolveMode: req.GetResolveMode(),
 		NoConfig:    req.GetImage().GetNoConfig(),
+
+		HTTPChecksum: req.GetHTTP().GetChecksumRequest(),
 	})
 	if err != nil {
 		return nil, err

@@ -23,11 +23,13 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cache/checksum"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+	"github.com/openbuildkit/buildkit/cmd/internal/version"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/worker"
 	"github.com/openbuildkit/buildkit/worker/network"
 	"github.com/openbuildkit/buildkit/worker/runc"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/http"
 	"github.com/openbuildkit/buildkit/worker/source/image"
 	"github.com/openbuildkit/buildkit/worker/source/local"
 	"github.com/openbuildkit/buildkit/worker/spec"
@@ -88,6 +90,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		Sources: source.NewRegistry(
 			image.New(image.Config{Cache: trees, Registry: registries}),
 			local.New(local.Config{Cache: trees, Sessions: sessions, Checksums: checksums}),
+			http.New(http.Config{Cache: trees, Sessions: sessions, UserAgent: "buildkit/" + version.Version}),
 		),
 		Runtime:        rt,
 		SecretDir:      rt.SecretDir(),

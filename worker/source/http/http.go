@@ -1,0 +1,261 @@
+//go:build linux
+
+// Package http is the source of http:// and https://: one file of a server, as a tree that holds
+// that file alone.
+//
+// What a url stands for is asked once in a build and stays the same to its end. What was fetched
+// is remembered beside its cache record: with the entity tag, or the time of last change and the
+// size, a server can say that nothing has changed, and then nothing is fetched. A url with a
+// checksum asks nobody: the checksum is the key, and the server is needed only if no record has
+// that content.
+//
+// Streams of the client, such as a context on its standard input, have urls on the host
+// buildkit-session and come through the session.
+//
+// The package unpacks nothing. Servers are not trusted: redirects are bounded and carry no
+// credentials to another host, a server that falls silent is given up, names of files are checked.
+package http
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	nethttp "net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/upload"
+	"github.com/openbuildkit/buildkit/worker/source"
+)
+
+// The schemes of files of servers.
+const (
+	Scheme    = "http"
+	SchemeTLS = "https"
+)
+
+const (
+	// defaultStall is how long a server may be silent: before it answers, and between two parts
+	// of what it sends. Some make what they send when they are asked.
+	defaultStall = 2 * time.Minute
+	// defaultPerm is the mode of a file that the op gives none.
+	defaultPerm = 0o600
+	// defaultName is the name of a file that neither op nor server nor url name.
+	defaultName = "download"
+	// maxName is the longest name of a file in bytes.
+	maxName = 255
+)
+
+// Config is what the source works with.
+type Config struct {
+	Cache    *cache.Manager
+	Sessions *session.Manager
+	// Transport is the way to servers; nil is the usual one, with the proxies of the environment.
+	Transport nethttp.RoundTripper
+	// UserAgent is sent unless an op has its own.
+	UserAgent string
+	// Stall is how long a server may be silent; 0 stands for two minutes.
+	Stall time.Duration
+}
+
+// Source fetches files. It may be used concurrently.
+type Source struct{ cfg Config }
+
+var _ source.Source = (*Source)(nil)
+
+// New returns the source.
+func New(cfg Config) *Source {
+	if cfg.Transport == nil {
+		cfg.Transport = newTransport()
+	}
+	if cfg.Stall <= 0 {
+		cfg.Stall = defaultStall
+	}
+	return &Source{cfg: cfg}
+}
+
+// Schemes returns http and https.
+func (s *Source) Schemes() []string { return []string{Scheme, SchemeTLS} }
+
+// file is how a file is put into its tree.
+type file struct {
+	// Name is empty if server or url decide.
+	Name     string `json:"name,omitempty"`
+	Perm     uint32 `json:"perm"`
+	UID, GID int
+}
+
+// Identifier is a parsed op.
+type Identifier struct {
+	URL *url.URL
+	// Checksum is what the content must have; empty if any will do.
+	Checksum digest.Digest
+	// AuthSecret is the secret that holds the header Authorization; empty for those that the
+	// host names.
+	AuthSecret string
+	// Accept and UserAgent are headers; empty for the usual ones.
+	Accept, UserAgent string
+
+	file file
+}
+
+// Scheme returns http or https.
+func (id *Identifier) Scheme() string { return id.URL.Scheme }
+
+// String returns the url without credentials.
+func (id *Identifier) String() string { return redacted(id.URL) }
+
+// redacted returns a url without user and password: some servers take a token for either.
+func redacted(u *url.URL) string {
+	if u.User == nil {
+		return u.String()
+	}
+	shown := *u
+	shown.User = url.User("xxxxx")
+	return shown.String()
+}
+
+// Parse reads the url and the attributes http.*; others are ignored.
+func (s *Source) Parse(scheme, ref string, attrs map[string]string, _ ocispec.Platform) (source.Identifier, error) {
+	id, err := parse(scheme+"://"+ref, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+func parse(ref string, attrs map[string]string) (*Identifier, error) {
+	u, err := url.Parse(ref)
+	if err != nil {
+		// The error repeats the url, with what may be a password in it.
+		return nil, fmt.Errorf("invalid http url: %w", withoutURL(err))
+	}
+	if u.Host == "" || u.Opaque != "" {
+		return nil, fmt.Errorf("invalid http url %q: it names no host", redacted(u))
+	}
+	u.Fragment, u.RawFragment = "", ""
+	id := &Identifier{
+		URL:        u,
+		AuthSecret: attrs[pb.AttrHTTPAuthHeaderSecret],
+		Accept:     attrs[pb.AttrHTTPHeaderPrefix+"accept"],
+		UserAgent:  attrs[pb.AttrHTTPHeaderPrefix+"user-agent"],
+		file:       file{Name: attrs[pb.AttrHTTPFilename], Perm: defaultPerm},
+	}
+	if attrs[pb.AttrHTTPSigPubKey] != "" || attrs[pb.AttrHTTPSigSignature] != "" {
+		return nil, errors.New("signatures of http sources can't be verified")
+	}
+	if name := id.file.Name; name != "" && !isFileName(name) {
+		return nil, fmt.Errorf("invalid %s %q", pb.AttrHTTPFilename, name)
+	}
+	if v := attrs[pb.AttrHTTPChecksum]; v != "" {
+		if id.Checksum, err = digest.Parse(v); err != nil {
+			return nil, fmt.Errorf("invalid %s %q: %w", pb.AttrHTTPChecksum, v, err)
+		}
+	}
+	if v := attrs[pb.AttrHTTPPerm]; v != "" {
+		perm, err := strconv.ParseUint(v, 0, 32)
+		if err != nil || perm > 0o7777 {
+			return nil, fmt.Errorf("invalid %s %q", pb.AttrHTTPPerm, v)
+		}
+		id.file.Perm = uint32(perm)
+	}
+	for key, n := range map[string]*int{pb.AttrHTTPUID: &id.file.UID, pb.AttrHTTPGID: &id.file.GID} {
+		if v := attrs[key]; v != "" {
+			i, err := strconv.ParseUint(v, 0, 32)
+			if err != nil || i > maxID {
+				return nil, fmt.Errorf("invalid %s %q", key, v)
+			}
+			*n = int(i)
+		}
+	}
+	return id, nil
+}
+
+// maxID is the highest id of a user or group; the next one means that nothing is changed.
+const maxID = 1<<32 - 2
+
+// isFileName tells whether a file in a directory can have the name.
+func isFileName(name string) bool {
+	return name != "" && name != "." && name != ".." && len(name) <= maxName && !strings.ContainsAny(name, "/\x00")
+}
+
+// name returns the name of the file, of which disposition is the name that the server gives.
+func (id *Identifier) name(disposition string) string {
+	for _, name := range []string{id.file.Name, path.Base("/" + disposition), path.Base(id.URL.Path)} {
+		if isFileName(name) {
+			return name
+		}
+	}
+	return defaultName
+}
+
+// upload tells whether the url is that of a stream of the client.
+func (id *Identifier) upload() bool {
+	return isUpload(id.URL)
+}
+
+// content names all that decides what a server answers, without telling it.
+func (id *Identifier) content() string {
+	return hash(id.URL.String(), id.AuthSecret, id.Accept, id.UserAgent)
+}
+
+// key returns the key of the tree with that content. A name that the server may yet give is known
+// by the url.
+func (id *Identifier) key(dgst digest.Digest, name, lastModified string) string {
+	f := id.file
+	f.Name = name
+	var from string
+	if name == "" {
+		from = id.URL.String()
+	}
+	return "http:" + hash(f, dgst, from, lastModified, id.AuthSecret, id.Accept, id.UserAgent)
+}
+
+// hash returns a digest of values that have a JSON form.
+func hash(values ...any) string {
+	data, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // strings and structs of this package
+	}
+	return digest.FromBytes(data).String()
+}
+
+// Instance prepares a url for one build.
+func (s *Source) Instance(id source.Identifier, env source.Env) (source.Instance, error) {
+	u, ok := id.(*Identifier)
+	if !ok {
+		return nil, fmt.Errorf("%s is no url", id)
+	}
+	return &instance{src: s, id: u, env: env}, nil
+}
+
+var successes = []int{nethttp.StatusOK, nethttp.StatusNonAuthoritativeInfo}
+
+// checkStatus refuses answers that hold no file, and parts of files, which nobody asked for.
+func checkStatus(code int) error {
+	if slices.Contains(successes, code) {
+		return nil
+	}
+	err := fmt.Errorf("invalid response status %d", code)
+	switch code {
+	case nethttp.StatusUnauthorized:
+		return status.WithCode(err, codes.Unauthenticated)
+	case nethttp.StatusForbidden:
+		return status.WithCode(err, codes.PermissionDenied)
+	}
+	return err
+}
+
+func isUpload(u *url.URL) bool { return u.Scheme == Scheme && u.Host == upload.Host }
