@@ -90,9 +90,11 @@ type Usage struct {
 
 // Layer is one layer of an immutable tree as a blob.
 type Layer struct {
-	// Descriptor has the media type, digest and size of the compressed form.
+	// Descriptor has the media type, digest and size of the compressed form, and annotations if
+	// the form needs them.
 	Descriptor ocispec.Descriptor
-	// DiffID is the digest of the uncompressed archive.
+	// DiffID is the digest of what this form unpacks to, for the config of an image. It is not
+	// the same for all forms of a layer: an eStargz blob has a table of contents in its archive.
 	DiffID digest.Digest
 	// Description and CreatedAt are those of the record.
 	Description string

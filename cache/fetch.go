@@ -25,10 +25,10 @@ const fetchPrefix = "fetch-"
 const progressInterval = 150 * time.Millisecond
 
 // fetch makes sure that one of the forms of a record's layer is in the content store, under the
-// record's lease, and returns it.
+// record's lease, and returns it. It unpacks to the layer's own archive.
 func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, error) {
 	m.mu.Lock()
-	variants := slices.Clone(r.state.Blobs)
+	variants := slices.DeleteFunc(slices.Clone(r.state.Blobs), func(v variant) bool { return !v.ofTree() })
 	m.mu.Unlock()
 	for _, v := range variants {
 		ok, err := m.local(ctx, r, v)

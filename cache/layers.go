@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strconv"
 
@@ -19,9 +18,16 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
+// maxLayers is how many layers of a tree are looked after at a time, maxMade how many blobs are
+// made by all builds together: each takes up to 150 MB of memory and all cores it can get.
+const (
+	maxLayers = 8
+	maxMade   = 4
+)
+
 // Layers returns the tree as blobs, lowest first, in the form that opt wants. Missing forms are
-// made, several layers at a time; a lazy blob whose form will do stays lazy. The blobs stay as long
-// as the handle.
+// made, several layers at a time, and remembered; a lazy blob whose form will do stays lazy. The
+// blobs stay as long as the handle.
 func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) ([]Layer, error) {
 	opt.Type = cmp.Or(opt.Type, blob.Gzip)
 	var chain []*record
@@ -31,7 +37,7 @@ func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) (
 	slices.Reverse(chain)
 	layers := make([]Layer, len(chain))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(maxLayers)
 	for i, rec := range chain {
 		g.Go(func() error {
 			l, err := r.m.layer(ctx, rec, opt, acc)
@@ -85,7 +91,7 @@ func (m *Manager) choose(r *record, opt blob.CompressionOpt) (variant, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, v := range r.state.Blobs {
-		if v.Compression == opt.Type && (opt.Level == nil || !v.Made || v.Level != nil && *v.Level == *opt.Level) {
+		if v.Compression == opt.Type && (opt.Level == nil || !v.Made || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
 			return v, true
 		}
 	}
@@ -116,7 +122,7 @@ func (m *Manager) forgetBlob(r *record, v variant) {
 func (m *Manager) describeLayer(r *record, v variant, opt blob.CompressionOpt) Layer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := Layer{Descriptor: v.Descriptor, DiffID: r.state.DiffID, Description: r.state.Text, CreatedAt: r.state.CreatedAt}
+	l := Layer{Descriptor: v.Descriptor, DiffID: cmp.Or(v.DiffID, r.state.DiffID), Description: r.state.Text, CreatedAt: r.state.CreatedAt}
 	if form, known := blob.FromMediaType(l.Descriptor.MediaType); known || v.Made {
 		if v.Made {
 			form = v.Compression
@@ -128,42 +134,98 @@ func (m *Manager) describeLayer(r *record, v variant, opt blob.CompressionOpt) L
 
 // makeBlob makes a form of a layer: from another form if there is one, else from the tree.
 func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) error {
-	m.mu.Lock()
-	fromBlob := len(r.state.Blobs) > 0
-	diffID := r.state.DiffID
-	m.mu.Unlock()
-	write := func(w io.Writer) error { return m.writeDiff(ctx, r, w) }
-	if fromBlob {
-		v, err := m.fetch(ctx, r, acc)
-		if err != nil {
-			return err
-		}
-		write = func(w io.Writer) error { return m.writeBlob(ctx, v, w) }
-	} else {
-		if err := m.realise(ctx, r, acc); err != nil {
-			return err
-		}
-		if err := m.settle(ctx, r, ""); err != nil {
-			return err
-		}
+	fromBlob, err := m.convertible(ctx, r)
+	if err != nil {
+		return err
 	}
-	v, got, err := m.compress(ctx, r, opt, write)
+	var v variant
+	if fromBlob {
+		v, err = m.convert(ctx, r, opt, acc)
+	} else {
+		v, err = m.pack(ctx, r, opt, acc)
+	}
 	if err != nil {
 		return fmt.Errorf("make a layer of cache record %s: %w", r.id, err)
-	}
-	if diffID != "" && got != diffID && fromBlob {
-		return fmt.Errorf("layer %s unpacks to %s, the image says %s", r.id, got, diffID)
 	}
 	m.noteKept(r, v.Descriptor.Digest)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.state.Blobs = append(slices.Clip(r.state.Blobs), v)
-	r.state.DiffID = got
 	if !r.gone {
 		m.indexLayer(r)
 	}
 	m.put(r)
 	return nil
+}
+
+// convertible reports whether there is a form that others can be made from, here or where it was
+// found. Those that were made here and have gone are forgotten.
+func (m *Manager) convertible(ctx context.Context, r *record) (bool, error) {
+	m.mu.Lock()
+	variants := slices.Clone(r.state.Blobs)
+	m.mu.Unlock()
+	for _, v := range variants {
+		usable, err := m.usable(ctx, r, v)
+		if err != nil {
+			return false, err
+		}
+		if !usable {
+			m.forgetBlob(r, v)
+		} else if v.ofTree() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// convert makes a form of a layer from another one, which is fetched if need be.
+func (m *Manager) convert(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (variant, error) {
+	from, err := m.fetch(ctx, r, acc)
+	if err != nil {
+		return variant{}, err
+	}
+	ra, err := m.content.ReaderAt(ctx, from.Descriptor)
+	if err != nil {
+		return variant{}, err
+	}
+	defer ra.Close()
+	size := ra.Size()
+	if opt.Type == blob.EStargz {
+		size = blob.ArchiveSize(ra, size)
+	}
+	v, archive, err := m.compress(ctx, r, opt, func(w io.Writer) error {
+		return decompress(w, io.NewSectionReader(ra, 0, size))
+	})
+	if err != nil {
+		return variant{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if size == ra.Size() && archive != r.state.DiffID {
+		return variant{}, fmt.Errorf("it unpacks to %s, the image says %s", archive, r.state.DiffID)
+	}
+	return v, nil
+}
+
+// pack makes a form of a layer from the tree.
+func (m *Manager) pack(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (variant, error) {
+	if err := m.realise(ctx, r, acc); err != nil {
+		return variant{}, err
+	}
+	if err := m.settle(ctx, r, ""); err != nil {
+		return variant{}, err
+	}
+	v, archive, err := m.compress(ctx, r, opt, func(w io.Writer) error { return m.writeDiff(ctx, r, w) })
+	if err != nil {
+		return variant{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if key := (layerKey{r.parentID(), r.state.DiffID}); archive != r.state.DiffID && m.layers[key] == r {
+		delete(m.layers, key)
+	}
+	r.state.DiffID = archive
+	return v, nil
 }
 
 func (m *Manager) writeDiff(ctx context.Context, r *record, w io.Writer) error {
@@ -174,26 +236,24 @@ func (m *Manager) writeDiff(ctx context.Context, r *record, w io.Writer) error {
 	return err
 }
 
-func (m *Manager) writeBlob(ctx context.Context, v variant, w io.Writer) error {
-	ra, err := m.content.ReaderAt(ctx, v.Descriptor)
+func decompress(w io.Writer, r io.Reader) error {
+	d, err := blob.NewDecompressor(r)
 	if err != nil {
 		return err
 	}
-	defer ra.Close()
-	d, err := blob.NewDecompressor(content.NewReader(ra))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
 	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{d}, make([]byte, 256<<10))
-	return err
+	return errors.Join(err, d.Close())
 }
 
 // makePrefix begins the names of blobs while they are being made.
 const makePrefix = "make-"
 
-// compress stores what write writes as a blob under the record's lease.
+// compress stores what write writes as a blob under the record's lease, and returns its digest too.
 func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionOpt, write func(io.Writer) error) (variant, digest.Digest, error) {
+	if err := m.making.Acquire(ctx, 1); err != nil {
+		return variant{}, "", context.Cause(ctx)
+	}
+	defer m.making.Release(1)
 	ctx, err := m.lease(ctx, r)
 	if err != nil {
 		return variant{}, "", err
@@ -204,7 +264,7 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 		return variant{}, "", err
 	}
 	defer w.Close()
-	diffID, err := compressTo(w, opt, write)
+	c, err := compressTo(w, opt, write)
 	if err != nil {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
 	}
@@ -213,18 +273,20 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 		return variant{}, "", err
 	}
 	dgst := w.Digest()
-	if diffID == "" {
-		diffID = dgst
-	}
 	if err := w.Commit(ctx, st.Offset, dgst); err != nil && !errdefs.IsAlreadyExists(err) {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
 	}
-	return variant{
+	v := variant{
 		Descriptor: ocispec.Descriptor{
-			MediaType: blob.MediaType(opt.Type, opt.DockerTypes), Digest: dgst, Size: st.Offset,
+			MediaType: blob.MediaType(opt.Type, opt.DockerTypes), Digest: dgst, Size: st.Offset, Annotations: c.Annotations(),
 		},
 		Compression: opt.Type, Level: opt.Level, Made: true,
-	}, diffID, nil
+	}
+	archive := cmp.Or(c.ArchiveDigest(), dgst)
+	if id := cmp.Or(c.DiffID(), dgst); id != archive {
+		v.DiffID = id
+	}
+	return v, archive, nil
 }
 
 // abort gives up a blob that is being made.
@@ -236,20 +298,15 @@ func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error
 	return nil
 }
 
-// compressTo writes the compressed form of what write writes and returns the digest of the
-// uncompressed one; empty if the two are the same, since w digests what it gets anyway.
-func compressTo(w io.Writer, opt blob.CompressionOpt, write func(io.Writer) error) (digest.Digest, error) {
-	if opt.Type == blob.Uncompressed {
-		return "", write(w)
-	}
+// compressTo writes the compressed form of what write writes to w.
+func compressTo(w io.Writer, opt blob.CompressionOpt, write func(io.Writer) error) (*blob.Compressor, error) {
 	c, err := blob.NewCompressor(w, opt.Type, opt.Level)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	digester := digest.SHA256.Digester()
-	err = write(io.MultiWriter(digester.Hash(), c))
+	err = write(c)
 	if closeErr := c.Close(); err == nil {
 		err = closeErr
 	}
-	return digester.Digest(), err
+	return c, err
 }

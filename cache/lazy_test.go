@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -256,73 +255,6 @@ func TestProgressIsShownWhereTheLayerWasResolved(t *testing.T) {
 		require.NotNil(t, last["extracting "+d.String()].Completed)
 	}
 	require.Len(t, last, 2)
-	e.release(ref)
-}
-
-func TestLayersHaveTheFormAskedFor(t *testing.T) {
-	each(t, func(t *testing.T, e *env) {
-		r := newRemote()
-		base := e.image(r, "a", "b")
-		require.NoError(t, base.Realise(e.ctx, r.access()))
-		top := e.step(base, "c", "c")
-		require.NoError(t, top.Describe(cache.Description{Text: "RUN make"}))
-
-		for i, tt := range []struct {
-			opt    blob.CompressionOpt
-			types  []string
-			remote int // how many layers have been read from the remote so far
-		}{
-			{blob.CompressionOpt{}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip}, 2},
-			{blob.CompressionOpt{DockerTypes: true}, []string{blob.DockerLayerGzip, blob.DockerLayerGzip, blob.DockerLayerGzip}, 2},
-			{blob.CompressionOpt{Type: blob.Uncompressed}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip}, 2},
-			{blob.CompressionOpt{Type: blob.Uncompressed, Force: true}, []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayer}, 2},
-		} {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
-				layers, err := top.Layers(e.ctx, tt.opt, r.access())
-				require.NoError(t, err)
-				require.Len(t, r.opened, tt.remote)
-				require.Len(t, layers, 3)
-				require.Equal(t, "pulled a", layers[0].Description)
-				require.Equal(t, "RUN make", layers[2].Description)
-				for j, l := range layers {
-					require.Equal(t, tt.types[j], l.Descriptor.MediaType)
-					data := e.blobBytes(l.Descriptor)
-					d, err := blob.NewDecompressor(bytes.NewReader(data))
-					require.NoError(t, err)
-					plain, err := io.ReadAll(d)
-					require.NoError(t, err)
-					require.Equal(t, l.DiffID, digest.FromBytes(plain))
-				}
-				again, err := top.Layers(e.ctx, tt.opt, cache.Access{})
-				require.NoError(t, err)
-				require.Equal(t, layers, again)
-			})
-		}
-		e.release(base, top)
-	})
-}
-
-func TestLazyLayersStayLazyIfTheirFormWillDo(t *testing.T) {
-	e := newEnv(t, "overlayfs")
-	r := newRemote()
-	ref := e.image(r, "a", "b")
-	layers, err := ref.Layers(e.ctx, blob.CompressionOpt{}, r.access())
-	require.NoError(t, err)
-	require.Len(t, layers, 2)
-	require.Empty(t, r.opened)
-	e.release(ref)
-}
-
-func TestALayerThatHasGoneIsMadeAgain(t *testing.T) {
-	e := newEnv(t, "overlayfs")
-	ref := e.step(nil, "x", "x")
-	layers, err := ref.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
-	require.NoError(t, err)
-	require.NoError(t, e.Content().Delete(e.ctx, layers[0].Descriptor.Digest))
-	again, err := ref.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
-	require.NoError(t, err)
-	require.Equal(t, layers, again)
-	e.blobBytes(again[0].Descriptor)
 	e.release(ref)
 }
 

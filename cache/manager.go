@@ -40,6 +40,7 @@ type Manager struct {
 	blobs   content.Store
 	leases  leases.Manager
 	fetches *semaphore.Weighted
+	making  *semaphore.Weighted
 
 	// mu guards what follows and the records. It is never held during I/O.
 	mu      sync.Mutex
@@ -208,8 +209,7 @@ func (m *Manager) AddBlob(_ context.Context, parent *Ref, desc ocispec.Descripto
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("digest %q of a layer: %w", desc.Digest, err)
 	}
-	form, _ := blob.FromMediaType(desc.MediaType)
-	v := variant{Descriptor: desc, Compression: form}
+	v := variant{Descriptor: desc, Compression: blob.FormOf(desc)}
 	r := m.newRecord(parent, d)
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -70,6 +70,7 @@ func open(ctx context.Context, cfg Config, boot string) (_ *Manager, err error) 
 		index:   map[indexKey]map[string]*record{},
 		flights: map[string]*flight{},
 		fetches: semaphore.NewWeighted(int64(cfg.MaxFetches)),
+		making:  semaphore.NewWeighted(maxMade),
 	}
 	m.background, m.stop = context.WithCancelCause(context.Background())
 	defer func() {

@@ -95,7 +95,14 @@ type variant struct {
 	Level *int `json:"level,omitempty"`
 	// Made blobs were made here from the tree or from another form; they can be made again.
 	Made bool `json:"made,omitempty"`
+	// DiffID is set if the blob unpacks to something else than the layer's archive: an eStargz
+	// blob that was made here has a file more in it. The config of an image with the blob has to
+	// name this one.
+	DiffID digest.Digest `json:"diffID,omitempty"`
 }
+
+// ofTree reports whether the layer's own archive can be had from the blob.
+func (v variant) ofTree() bool { return v.DiffID == "" }
 
 // usage is how a record was used; stored apart because it changes often.
 type usage struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/filters"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 )
 
 // DiskUsage returns the records that match any of the filters (all, if there are none), the oldest
@@ -120,7 +121,12 @@ func (m *Manager) size(ctx context.Context, r *record) (int64, error) {
 		}
 		size = u.Size
 	}
+	counted := map[digest.Digest]bool{}
 	for _, v := range blobs {
+		if counted[v.Descriptor.Digest] {
+			continue // another level has given the same bytes
+		}
+		counted[v.Descriptor.Digest] = true
 		info, err := m.content.Info(ctx, v.Descriptor.Digest)
 		if err == nil {
 			size += info.Size

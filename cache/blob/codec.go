@@ -4,11 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -63,26 +62,25 @@ func FromMediaType(mt string) (c Compression, known bool) {
 	}
 }
 
-// NewCompressor returns a writer that compresses to w. The bytes depend on the input and the
-// level alone. Close ends the stream and leaves w open.
-func NewCompressor(w io.Writer, c Compression, level *int) (io.WriteCloser, error) {
-	switch c {
-	case Uncompressed:
-		return nopCloser{w}, nil
-	case Gzip, "":
-		l := flate.DefaultCompression
-		if level != nil {
-			l = *level
-		}
-		return newGzipWriter(w, l)
-	default:
-		return nil, fmt.Errorf("layers cannot be compressed as %s", c)
+// FormOf returns the form of a layer. Other than the media type alone, a descriptor as images have it
+// tells an eStargz layer.
+func FormOf(desc ocispec.Descriptor) Compression {
+	form, _ := FromMediaType(desc.MediaType)
+	if form == Gzip && desc.Annotations[estargz.TOCJSONDigestAnnotation] != "" {
+		return EStargz
 	}
+	return form
 }
 
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
+// ArchiveSize returns how much of a blob of size bytes holds the layer's archive: all of it, but for
+// eStargz, where a table of contents follows.
+func ArchiveSize(r io.ReaderAt, size int64) int64 {
+	toc, _, err := estargz.OpenFooter(io.NewSectionReader(r, 0, size))
+	if err != nil || toc <= 0 || toc >= size {
+		return size
+	}
+	return toc
+}
 
 // maxZstdWindow bounds the memory that a foreign zstd stream can ask for, in bytes. The format
 // recommends that decoders support 8 MiB (RFC 8878, 3.1.1.1.2); its own tool goes up to 128 MiB.

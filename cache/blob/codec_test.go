@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"archive/tar"
 	"bytes"
 	stdgzip "compress/gzip"
 	"crypto/sha256"
@@ -9,13 +10,22 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 )
 
-// goldenGzip is the digest that text(3*gzipBlock+5) has always had.
-const goldenGzip = "89c3e6595bc14a29c199d36f45ee216b66f44b02d62a44bdd32179fb19f93120"
+// The digests that layers of the tests have always had.
+const (
+	goldenGzip    = "89c3e6595bc14a29c199d36f45ee216b66f44b02d62a44bdd32179fb19f93120"
+	goldenZstd    = "ca39a3d7cf861afeab093f63a0796dbe4eed9d17f348abd6b20adbd1553ed99f"
+	goldenEStargz = "c0add1415999f069c5ea04c1836a345d27d57d08ad85d300bd76538196b94de8"
+)
 
 func text(n int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))
@@ -27,7 +37,7 @@ func text(n int) []byte {
 	return b.Bytes()[:n]
 }
 
-func compress(t *testing.T, in []byte, c Compression, level *int, chunk int) []byte {
+func compress(t testing.TB, in []byte, c Compression, level *int, chunk int) []byte {
 	var out bytes.Buffer
 	w, err := NewCompressor(&out, c, level)
 	require.NoError(t, err)
@@ -41,18 +51,49 @@ func compress(t *testing.T, in []byte, c Compression, level *int, chunk int) []b
 	return out.Bytes()
 }
 
+// forms are all forms with levels of each kind that their compressors have.
+var forms = map[Compression][]int{
+	Uncompressed: nil, Gzip: {0, 1, 3, 6, 7}, Zstd: {1, 7, 22}, EStargz: {0, 6},
+}
+
+// layer returns an archive of a file of some text and of one that does not compress.
+func layer(t testing.TB, size int) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	noise := make([]byte, size/3)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"d/", nil}, {"d/empty", nil}, {"d/noise", noise}, {"d/small", []byte("small")}, {"text", text(size - len(noise))}} {
+		kind := byte(tar.TypeReg)
+		if strings.HasSuffix(f.name, "/") {
+			kind = tar.TypeDir
+		}
+		require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: kind, Name: f.name, Mode: 0o755, Size: int64(len(f.data)), Format: tar.FormatPAX}))
+		_, err := w.Write(f.data)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+func decompress(t testing.TB, packed []byte) []byte {
+	r, err := NewDecompressor(bytes.NewReader(packed))
+	require.NoError(t, err)
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	return got
+}
+
 func TestEveryFormComesBack(t *testing.T) {
 	one := 1
-	for _, size := range []int{0, 1, 100, gzipBlock - 1, gzipBlock, gzipBlock + 1, 5*gzipBlock + 77} {
+	for _, size := range []int{0, 1, 100, blockSize - 1, blockSize, blockSize + 1, 9*blockSize + 77} {
 		in := text(size)
-		for _, c := range []Compression{Uncompressed, Gzip} {
+		for _, c := range []Compression{Uncompressed, Gzip, Zstd} {
 			for _, level := range []*int{nil, &one} {
-				packed := compress(t, in, c, level, 1<<16)
-				r, err := NewDecompressor(bytes.NewReader(packed))
-				require.NoError(t, err)
-				got, err := io.ReadAll(r)
-				require.NoError(t, err)
-				require.True(t, bytes.Equal(in, got), "%s of %d bytes", c, size)
+				require.True(t, bytes.Equal(in, decompress(t, compress(t, in, c, level, 1<<16))), "%s of %d bytes", c, size)
 			}
 		}
 		z, err := stdgzip.NewReader(bytes.NewReader(compress(t, in, Gzip, nil, 999)))
@@ -63,27 +104,168 @@ func TestEveryFormComesBack(t *testing.T) {
 	}
 }
 
-func TestGzipBytesDependOnTheInputAlone(t *testing.T) {
-	in := text(3*gzipBlock + 5)
-	want := compress(t, in, Gzip, nil, len(in))
-	old := runtime.GOMAXPROCS(1)
-	defer runtime.GOMAXPROCS(old)
-	for _, chunk := range []int{1 << 10, 1<<20 + 1, 77777} {
-		require.True(t, bytes.Equal(want, compress(t, in, Gzip, nil, chunk)))
-		runtime.GOMAXPROCS(4)
+func TestBytesDependOnInputFormAndLevelAlone(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for form, levels := range forms {
+		in := layer(t, 3<<20)
+		if form == Zstd {
+			in = layer(t, 9<<20) // of more than one job
+		}
+		all := []*int{nil}
+		for _, l := range levels {
+			all = append(all, &l)
+		}
+		for _, level := range all {
+			var want []byte
+			for i, procs := range []int{1, 2, 8} {
+				runtime.GOMAXPROCS(procs)
+				got := compress(t, in, form, level, []int{len(in), 1<<20 + 1, 77777}[i])
+				if want == nil {
+					want = got
+				}
+				require.True(t, bytes.Equal(want, got), "%s with %d cores", form, procs)
+			}
+		}
 	}
-	// Layers made by different versions of the program should have the same digest.
-	sum := sha256.Sum256(want)
-	require.Equal(t, goldenGzip, hex.EncodeToString(sum[:]))
 }
 
-func TestGzipReportsTheErrorOfTheWriterBelow(t *testing.T) {
-	full := errors.New("disk full")
-	w, err := NewCompressor(failAfter{new(int), 100, full}, Gzip, nil)
+// The pools of compressors must not let one layer change the bytes of the next.
+func TestBytesDoNotDependOnWhatWasCompressedBefore(t *testing.T) {
+	for form, levels := range forms {
+		for _, level := range levels {
+			var want [][]byte
+			sizes := []int{2 << 20, 100, 50000}
+			for range 2 {
+				for i, size := range sizes {
+					got := compress(t, layer(t, size), form, &level, 1<<20)
+					if len(want) < len(sizes) {
+						want = append(want, got)
+					}
+					require.True(t, bytes.Equal(want[i], got), "%s level %d", form, level)
+				}
+				slices.Reverse(sizes)
+				slices.Reverse(want)
+			}
+		}
+	}
+}
+
+// Layers made by different versions of the program should have the same digest.
+func TestDigestsStayWhatTheyWere(t *testing.T) {
+	for form, want := range map[Compression]string{
+		Gzip:    goldenGzip,
+		Zstd:    goldenZstd,
+		EStargz: goldenEStargz,
+	} {
+		in := layer(t, 3*blockSize+5)
+		if form == Gzip {
+			in = text(3*blockSize + 5)
+		}
+		sum := sha256.Sum256(compress(t, in, form, nil, len(in)))
+		require.Equal(t, want, hex.EncodeToString(sum[:]), form)
+	}
+}
+
+func TestDigestsOfWhatWentInAndOfWhatComesOut(t *testing.T) {
+	in := layer(t, 5<<20)
+	for form := range forms {
+		var out bytes.Buffer
+		w, err := NewCompressor(&out, form, nil)
+		require.NoError(t, err)
+		_, err = w.Write(in)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		if form == Uncompressed {
+			require.Empty(t, w.ArchiveDigest())
+			require.Empty(t, w.DiffID())
+			continue
+		}
+		require.Equal(t, digest.FromBytes(in), w.ArchiveDigest(), form)
+		got := decompress(t, out.Bytes())
+		require.Equal(t, digest.FromBytes(got), w.DiffID(), form)
+		if form != EStargz {
+			require.Nil(t, w.Annotations())
+			continue
+		}
+		require.True(t, bytes.HasPrefix(got, in), "the archive is in the blob as it was")
+		require.Equal(t, strconv.Itoa(len(got)), w.Annotations()[estargz.StoreUncompressedSizeAnnotation])
+	}
+}
+
+func TestReadersOfEStargzUnderstandIt(t *testing.T) {
+	in := layer(t, 15<<20)
+	var out bytes.Buffer
+	w, err := NewCompressor(&out, EStargz, nil)
 	require.NoError(t, err)
-	_, _ = w.Write(text(3 * gzipBlock))
-	require.ErrorIs(t, w.Close(), full)
-	require.ErrorIs(t, w.Close(), full)
+	_, err = w.Write(in)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	section := io.NewSectionReader(bytes.NewReader(out.Bytes()), 0, int64(out.Len()))
+	_, _, err = estargz.OpenFooter(section)
+	require.NoError(t, err)
+	r, err := estargz.Open(section)
+	require.NoError(t, err)
+	verifier, err := r.VerifyTOC(digest.Digest(w.Annotations()[estargz.TOCJSONDigestAnnotation]))
+	require.NoError(t, err)
+	files := map[string][]byte{}
+	for tr := tar.NewReader(bytes.NewReader(in)); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		files[h.Name], err = io.ReadAll(tr)
+		require.NoError(t, err)
+	}
+	for _, name := range []string{"d/empty", "d/noise", "d/small", "text"} {
+		f, err := r.OpenFile(name)
+		require.NoError(t, err)
+		got := make([]byte, f.Size())
+		_, err = f.ReadAt(got, 0)
+		if len(got) > 0 {
+			require.NoError(t, err)
+		}
+		require.True(t, bytes.Equal(files[name], got), name)
+		for at := int64(0); at < f.Size(); {
+			chunk, ok := r.ChunkEntryForOffset(name, at)
+			require.True(t, ok)
+			v, err := verifier.Verifier(chunk)
+			require.NoError(t, err)
+			_, err = v.Write(got[at : at+chunk.ChunkSize])
+			require.NoError(t, err)
+			require.True(t, v.Verified(), "%s at %d", name, at)
+			at += chunk.ChunkSize
+		}
+	}
+}
+
+func TestArchivesThatEStargzCannotHoldAreRefused(t *testing.T) {
+	done := layer(t, 1000)
+	for name, in := range map[string][]byte{
+		"compressed": compress(t, done, Gzip, nil, len(done)),
+		"no archive": []byte(strings.Repeat("no archive ", 200)),
+		"cut off":    done[:len(done)/2],
+	} {
+		w, err := NewCompressor(io.Discard, EStargz, nil)
+		require.NoError(t, err)
+		_, _ = w.Write(in)
+		require.Error(t, w.Close(), name)
+		require.Error(t, w.Close(), name)
+	}
+}
+
+func TestErrorsOfTheWriterBelowAreReported(t *testing.T) {
+	full := errors.New("disk full")
+	in := layer(t, 20*blockSize)
+	for form := range forms {
+		w, err := NewCompressor(failAfter{new(int), 100, full}, form, nil)
+		require.NoError(t, err)
+		_, _ = w.Write(in)
+		require.ErrorIs(t, w.Close(), full, form)
+		require.ErrorIs(t, w.Close(), full, form)
+		_, err = w.Write(in)
+		require.Error(t, err)
+	}
 }
 
 type failAfter struct {
@@ -100,11 +282,30 @@ func (f failAfter) Write(p []byte) (int, error) {
 }
 
 func TestUnknownFormsAndLevelsAreRefused(t *testing.T) {
-	_, err := NewCompressor(io.Discard, EStargz, nil)
-	require.ErrorContains(t, err, "estargz")
-	level := 42
-	_, err = NewCompressor(io.Discard, Gzip, &level)
-	require.ErrorContains(t, err, "42")
+	for _, tc := range []struct {
+		form  Compression
+		level int
+		want  string
+	}{
+		{Gzip, 0, ""},
+		{Gzip, 9, ""},
+		{Gzip, 10, "compression level 10 of gzip is out of range: 0 to 9"},
+		{Gzip, -1, "compression level -1 of gzip is out of range: 0 to 9"},
+		{EStargz, 10, "compression level 10 of estargz is out of range: 0 to 9"},
+		{Zstd, 22, ""},
+		{Zstd, 23, "compression level 23 of zstd is out of range: 0 to 22"},
+		{Uncompressed, 42, ""},
+		{"lzw", 1, "unsupported compression type lzw"},
+	} {
+		err := CheckLevel(tc.form, &tc.level)
+		if tc.want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.EqualError(t, err, tc.want)
+		_, err = NewCompressor(io.Discard, tc.form, &tc.level)
+		require.EqualError(t, err, tc.want)
+	}
 }
 
 func TestMediaTypesTellTheForm(t *testing.T) {
@@ -134,12 +335,17 @@ func FuzzDecompressor(f *testing.F) {
 	})
 }
 
-func BenchmarkGzip(b *testing.B) {
-	in := text(32 << 20)
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		w, _ := NewCompressor(io.Discard, Gzip, nil)
-		_, _ = w.Write(in)
-		_ = w.Close()
+func BenchmarkCompressor(b *testing.B) {
+	in := layer(b, 64<<20)
+	for _, form := range []Compression{Uncompressed, Gzip, Zstd, EStargz} {
+		b.Run(string(form), func(b *testing.B) {
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				w, err := NewCompressor(io.Discard, form, nil)
+				require.NoError(b, err)
+				_, _ = w.Write(in)
+				require.NoError(b, w.Close())
+			}
+		})
 	}
 }
