@@ -100,7 +100,7 @@ func (b *bridge) BuildOpts() gateway.BuildOpts {
 	return gateway.BuildOpts{
 		Opts:      b.opts,
 		SessionID: b.job.req.Session,
-		Workers:   []gateway.WorkerInfo{{ID: w.ID, Labels: w.Labels, Platforms: w.Platforms}},
+		Workers:   []gateway.WorkerInfo{{ID: w.ID, Labels: w.Labels, Platforms: w.Platforms.List()}},
 		Product:   "buildkit",
 		LLBCaps:   gwserver.LLBCaps(),
 		Caps:      gwserver.Caps(),
@@ -124,4 +124,4 @@ func (b *bridge) Warn(_ context.Context, dgst digest.Digest, msg string, opt gat
 }
 
 // platform returns the platform of what names none.
-func (s *Solver) platform() ocispec.Platform { return s.cfg.Worker.Platforms[0] }
+func (s *Solver) platform() ocispec.Platform { return s.cfg.Worker.Platforms.Default() }

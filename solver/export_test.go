@@ -17,6 +17,7 @@ import (
 	"github.com/openbuildkit/buildkit/solver/key"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/platform"
 )
 
 // exportFunc is an exporter.
@@ -33,7 +34,7 @@ func exportAll(t *testing.T, outputs ...exporter.Instance) (map[string]string, e
 	keys, err := key.Open(filepath.Join(t.TempDir(), "keys.db"))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, keys.Close()) }()
-	w := &worker.Worker{Platforms: []ocispec.Platform{platforms.MustParse("linux/amd64")}}
+	w := &worker.Worker{Platforms: platform.NewHost(platform.Config{Fixed: []ocispec.Platform{platforms.MustParse("linux/amd64")}})}
 	j := &job{solver: &Solver{cfg: Config{Worker: w}}, feed: newFeed(), sessions: session.IDs{}, outputs: outputs}
 	j.sched = schedule.New(keys, nil, nil).NewJob(nil, j.feed, j)
 	defer j.sched.Close()

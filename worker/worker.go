@@ -8,22 +8,22 @@
 package worker
 
 import (
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/checksum"
+	"github.com/openbuildkit/buildkit/worker/platform"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
 
 // LabelPrefix is the prefix of the labels that every worker has.
 const LabelPrefix = "org.mobyproject.buildkit.worker."
 
-// Worker is a set of abilities under one id, with one cache. It is not changed after start.
+// Worker is a set of abilities under one id, with one cache. It is not changed after start, but
+// for what the host can run.
 type Worker struct {
 	ID     string
 	Labels map[string]string
-	// Platforms that can be run, the native one first.
-	Platforms []ocispec.Platform
+	// Platforms that can be run.
+	Platforms platform.Set
 	Cache     *cache.Manager
 	// Checksums digests trees of Cache.
 	Checksums *checksum.Cache

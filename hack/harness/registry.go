@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/openbuildkit/buildkit/hack/testimage"
@@ -88,6 +89,19 @@ func (r *Registry) PushBusybox(tb testing.TB) {
 	if err := testimage.PushAll(tb.Context(), r.Host); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// PushPlatforms sends a busybox that is an index of testimage.Platforms, each with programs of its
+// own, as platforms. The first call in a source tree makes it, which takes some seconds.
+func (r *Registry) PushPlatforms(tb testing.TB) {
+	tb.Helper()
+	index, err := testimage.Index(func(p v1.Platform) (v1.Image, error) {
+		return testimage.ForeignBusybox(tb.Context(), filepath.Join(CacheDir(tb), "testimage"), p)
+	}, testimage.Platforms()...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r.Push(tb, "library/platforms:latest", index)
 }
 
 // PushDebian sends a Debian with a C compiler as debian. The first call in a source tree makes it,

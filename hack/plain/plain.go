@@ -39,5 +39,7 @@ func steps(text, end string) []string {
 }
 
 func isStep(name string) bool {
-	return strings.HasPrefix(name, "[") && !strings.HasPrefix(name, "[internal]") && !strings.HasPrefix(name, "[auth]")
+	label, _, ok := strings.Cut(name, "]")
+	// Several platforms are told apart: "[linux/arm64 internal]".
+	return ok && strings.HasPrefix(label, "[") && label != "[auth" && label != "[internal" && !strings.HasSuffix(label, " internal")
 }

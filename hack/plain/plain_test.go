@@ -21,6 +21,9 @@ func TestStepsAreToldByHowTheyEnd(t *testing.T) {
 #4 [3/3] RUN echo hi
 #4 ...
 
+#6 [linux/arm64 internal] load metadata for docker.io/library/busybox
+#6 DONE 0.0s
+
 #5 exporting to client directory
 #5 DONE 0.0s
 

@@ -42,41 +42,58 @@ var debianArgs = []string{
 // takes a minute or two, root, and a Debian mirror; the result is kept in cacheDir, which several
 // processes may use at once, and made again only when its definition changes.
 func Debian(ctx context.Context, cacheDir string) (v1.Image, error) {
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
-		return nil, err
-	}
 	id := sha256.Sum256([]byte(strings.Join(debianArgs, "\x00")))
-	dir := filepath.Join(cacheDir, "debian-"+hex.EncodeToString(id[:6]))
+	var image v1.Image
+	err := kept(cacheDir, "debian-"+hex.EncodeToString(id[:6]), func(dir string) (err error) {
+		image, err = readLayout(dir)
+		return err
+	}, func(dir string) error { return makeDebian(ctx, dir) })
+	if err != nil {
+		return nil, fmt.Errorf("make the Debian image: %w", err)
+	}
+	return image, nil
+}
 
+// kept has build put something into a new folder, which is then name in cacheDir, unless read finds
+// it there. Several processes may do so at once.
+func kept(cacheDir, name string, read, build func(dir string) error) error {
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return err
+	}
+	dir := filepath.Join(cacheDir, name)
 	lock := flock.New(dir + ".lock")
 	if err := lock.Lock(); err != nil {
-		return nil, err
+		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // closing the file ends the lock too
 
-	if image, err := readLayout(dir); err == nil {
-		return image, nil
+	if err := read(dir); err == nil {
+		return nil
 	}
-	partial, err := os.MkdirTemp(cacheDir, "debian-partial-")
+	partial, err := os.MkdirTemp(cacheDir, "partial-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(partial)
-	if err := makeDebian(ctx, partial); err != nil {
-		return nil, fmt.Errorf("make the Debian image: %w", err)
+	made := filepath.Join(partial, name)
+	if err := os.Mkdir(made, 0o755); err != nil {
+		return err
+	}
+	if err := build(made); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.Rename(filepath.Join(partial, "layout"), dir); err != nil {
-		return nil, err
+	if err := os.Rename(made, dir); err != nil {
+		return err
 	}
-	return readLayout(dir)
+	return read(dir)
 }
 
-// makeDebian writes the image as an OCI layout to dir/layout.
+// makeDebian writes the image as an OCI layout to dir.
 func makeDebian(ctx context.Context, dir string) error {
-	tree := filepath.Join(dir, "tree.tar")
+	tree := dir + ".tar"
 	args := append(append([]string(nil), debianArgs...), tree)
 	if out, err := exec.CommandContext(ctx, "mmdebstrap", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("mmdebstrap: %w\n%s", err, out)
@@ -100,7 +117,7 @@ func makeDebian(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	path, err := layout.Write(filepath.Join(dir, "layout"), empty.Index)
+	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		return err
 	}

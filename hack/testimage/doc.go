@@ -1,8 +1,8 @@
 // Package testimage makes the base images of tests and of the quickstart, on the spot and without
-// a registry to pull from: busybox from Debian's busybox-static, images that differ from it in
-// their configuration, and a Debian with a C compiler.
+// a registry to pull from: busybox from Debian's busybox-static, also of other platforms, images that
+// differ from it in their configuration, and a Debian with a C compiler.
 //
 // Images are made the same, byte for byte, from the same busybox. Making one needs no privilege,
-// but for Debian, which mmdebstrap makes. Nothing here serves an image; Push sends it to a
+// but for Debian and busybox of other platforms, which mmdebstrap makes. Nothing here serves an image; Push sends it to a
 // registry that somebody started.
 package testimage

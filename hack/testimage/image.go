@@ -88,6 +88,10 @@ func Busybox(platform v1.Platform) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return busyboxImage(platform, layer)
+}
+
+func busyboxImage(platform v1.Platform, layer []byte) (v1.Image, error) {
 	return spec{
 		platform: platform,
 		layers:   [][]byte{layer},

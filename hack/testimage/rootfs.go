@@ -82,13 +82,19 @@ func (w *layerWriter) bytes() ([]byte, error) {
 	return w.buf.Bytes(), w.err
 }
 
-// busyboxLayer returns the tar stream of a root file system with busybox under the name of each
-// of its applets.
+// busyboxLayer returns the tar stream of a root file system with the host's busybox under the name
+// of each of its applets.
 func busyboxLayer() ([]byte, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, fmt.Errorf("install busybox-static: %w", err)
 	}
+	return busyboxTree(path)
+}
+
+// busyboxTree is busyboxLayer with the busybox at path, which may be for another processor: the
+// applets are those of the host's.
+func busyboxTree(path string) ([]byte, error) {
 	if err := checkStatic(path); err != nil {
 		return nil, err
 	}
@@ -96,9 +102,9 @@ func busyboxLayer() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := exec.Command(path, "--list").Output()
+	list, err := exec.Command("busybox", "--list").Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s --list: %w", path, err)
+		return nil, fmt.Errorf("busybox --list: %w", err)
 	}
 	applets := strings.Fields(string(list))
 	slices.Sort(applets)

@@ -175,12 +175,24 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 	}
 	defer release()
 	logs := newLogs(env.Scope, o.f.limits)
+	logs.foreign = o.v.Platform.Architecture != o.f.worker.Platforms.Default().Architecture
 	err = o.f.worker.Runtime.Run(ctx, o.container(ms), o.process(env, secretEnv, logs), nil)
 	logs.close(err != nil)
 	if err != nil {
+		if logs.notExecutable() {
+			err = o.explain(err)
+		}
 		return nil, worker.ProcessError(o.op.Meta.Args, err)
 	}
 	return ms.commit(ctx)
+}
+
+// explain adds to the error of a process why programs of its platform cannot be executed, if so.
+func (o *execOp) explain(err error) error {
+	if why := o.f.worker.Platforms.Explain(o.v.Platform); why != nil {
+		return fmt.Errorf("%w: %w", err, why)
+	}
+	return err
 }
 
 func (o *execOp) container(ms *execMounts) worker.Container {

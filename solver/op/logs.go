@@ -1,6 +1,7 @@
 package op
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -42,7 +43,11 @@ type logs struct {
 	limits LogLimits
 	start  time.Time
 
+	// foreign is set where the output is that of programs for another processor.
+	foreign bool
+
 	mu      sync.Mutex
+	refused refusal
 	sent    int64
 	clipped bool
 	tail    []byte
@@ -69,6 +74,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 func (l *logs) write(stream int, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.foreign {
+		l.refused.look(p)
+	}
 	if l.clipped {
 		l.keep(stream, p)
 		return
@@ -118,6 +126,33 @@ func (l *logs) keep(stream int, p []byte) {
 	if len(l.tail) > 2*tailSize {
 		l.tail = append([]byte(nil), l.tail[len(l.tail)-tailSize:]...)
 	}
+}
+
+// notExecutable tells whether the output of a foreign process says that a program is for another
+// processor. OCI runtimes and shells end with codes of their own choice, but all of them print the
+// system's message.
+func (l *logs) notExecutable() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused.seen
+}
+
+// noExec is the text of ENOEXEC without its first letter, which is large or small.
+var noExec = []byte("xec format error")
+
+// refusal looks for noExec in a stream.
+type refusal struct {
+	seen bool
+	last []byte // the end of what was looked at, shorter than noExec
+}
+
+func (r *refusal) look(p []byte) {
+	if r.seen {
+		return
+	}
+	all := append(r.last, p...)
+	r.seen = bytes.Contains(all, noExec)
+	r.last = append(r.last[:0], all[max(0, len(all)-len(noExec)+1):]...)
 }
 
 // close ends the output. What was clipped last is shown if the step failed.

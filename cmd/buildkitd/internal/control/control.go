@@ -53,8 +53,8 @@ type Config struct {
 	Builds   *gateway.Builds
 	Sessions Sessions
 	Storage  Storage
-	// Workers, the default one first.
-	Workers []*workerspb.WorkerRecord
+	// Workers returns those there are, the default one first. They are not changed.
+	Workers func() []*workerspb.WorkerRecord
 	Version *workerspb.BuildkitVersion
 }
 

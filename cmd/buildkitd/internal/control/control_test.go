@@ -88,11 +88,13 @@ func serve(t *testing.T, d *daemon) *grpc.ClientConn {
 		Sessions: session.NewManager(),
 		Storage:  d,
 		Version:  version,
-		Workers: []*workerspb.WorkerRecord{{
-			ID: "w1", BuildkitVersion: version,
-			Labels:    map[string]string{"flavour": "plain", "a.b/c": "x"},
-			Platforms: []*pb.Platform{{OS: "linux", Architecture: "amd64"}},
-		}},
+		Workers: func() []*workerspb.WorkerRecord {
+			return []*workerspb.WorkerRecord{{
+				ID: "w1", BuildkitVersion: version,
+				Labels:    map[string]string{"flavour": "plain", "a.b/c": "x"},
+				Platforms: []*pb.Platform{{OS: "linux", Architecture: "amd64"}},
+			}}
+		},
 	}))
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(lis) }()

@@ -21,7 +21,7 @@ func (c *Controller) ListWorkers(_ context.Context, req *controlpb.ListWorkersRe
 		return nil, invalid("failed to parse worker filters %v: %v", req.GetFilter(), err)
 	}
 	resp := &controlpb.ListWorkersResponse{}
-	for _, w := range c.cfg.Workers {
+	for _, w := range c.cfg.Workers() {
 		if filter.Match(workerFields(w)) {
 			resp.Record = append(resp.Record, w)
 		}
@@ -29,10 +29,10 @@ func (c *Controller) ListWorkers(_ context.Context, req *controlpb.ListWorkersRe
 	return resp, nil
 }
 
-// WorkerRecord describes a worker and the policies of its collector.
+// WorkerRecord describes a worker as it is now and the policies of its collector.
 func WorkerRecord(w *worker.Worker, policies []gc.Policy, version *workerspb.BuildkitVersion) *workerspb.WorkerRecord {
 	record := &workerspb.WorkerRecord{ID: w.ID, Labels: w.Labels, BuildkitVersion: version}
-	for _, p := range w.Platforms {
+	for _, p := range w.Platforms.List() {
 		record.Platforms = append(record.Platforms, pb.FromSpec(p))
 	}
 	for _, p := range policies {

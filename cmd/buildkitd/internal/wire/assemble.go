@@ -66,8 +66,10 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Builds:   gateway.NewBuilds(),
 		Sessions: sessions,
 		Storage:  w.Cache,
-		Workers:  []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)},
-		Version:  v,
+		Workers: func() []*workerspb.WorkerRecord {
+			return []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)}
+		},
+		Version: v,
 	}))
 	return nil
 }

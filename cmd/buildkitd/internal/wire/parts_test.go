@@ -239,16 +239,21 @@ func TestWorkerIDsLast(t *testing.T) {
 }
 
 func TestPlatformsOfAWorker(t *testing.T) {
-	host, err := workerPlatforms(nil)
+	cfg := &config.Config{}
+	host, err := newPlatforms(cfg, t.TempDir())
 	require.NoError(t, err)
-	require.Equal(t, "linux", host[0].OS)
-	require.Empty(t, host[0].OSVersion)
-	some, err := workerPlatforms([]string{"linux/arm64", "linux/arm"})
+	require.Equal(t, "linux", host.Default().OS)
+	require.Empty(t, host.Default().OSVersion)
+	require.Equal(t, host.Default(), host.List()[0])
+	cfg.Workers.OCI.Platforms = []string{"linux/arm64", "linux/arm"}
+	some, err := newPlatforms(cfg, t.TempDir())
 	require.NoError(t, err)
-	require.Equal(t, "arm64", some[0].Architecture)
-	require.Equal(t, "v7", some[1].Variant)
-	_, err = workerPlatforms([]string{"a/b/c/d"})
-	require.ErrorContains(t, err, `platform "a/b/c/d" of the worker`)
+	require.Equal(t, "arm64", some.Default().Architecture)
+	require.Equal(t, "v7", some.List()[1].Variant)
+	cfg.Workers.OCI.Platforms = []string{"a/b/c/d"}
+	_, err = newPlatforms(cfg, t.TempDir())
+	require.ErrorContains(t, err, "platforms of the worker")
+	require.ErrorContains(t, err, `"a/b/c/d"`)
 }
 
 func TestWhatAConfigurationMustNotAskFor(t *testing.T) {

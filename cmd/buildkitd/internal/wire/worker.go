@@ -8,15 +8,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/continuity"
 	"github.com/containerd/log"
-	"github.com/containerd/platforms"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tonistiigi/go-archvariant"
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/cache"
@@ -27,6 +23,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/worker"
 	"github.com/openbuildkit/buildkit/worker/network"
+	"github.com/openbuildkit/buildkit/worker/platform"
 	"github.com/openbuildkit/buildkit/worker/runc"
 	"github.com/openbuildkit/buildkit/worker/source"
 	"github.com/openbuildkit/buildkit/worker/source/http"
@@ -45,7 +42,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 	if err != nil {
 		return nil, fmt.Errorf("worker id: %w", err)
 	}
-	platforms, err := workerPlatforms(oci.Platforms)
+	platforms, err := newPlatforms(cfg, st.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -158,37 +155,17 @@ func workerLabels(oci *config.OCI, snapshotter, network string) map[string]strin
 	return labels
 }
 
-// workerPlatforms returns those of the configuration, or what this machine runs.
-func workerPlatforms(configured []string) ([]ocispec.Platform, error) {
-	if len(configured) == 0 {
-		return hostPlatforms(), nil
-	}
-	out := make([]ocispec.Platform, len(configured))
-	for i, name := range configured {
-		p, err := platforms.Parse(name)
-		if err != nil {
-			return nil, fmt.Errorf("platform %q of the worker: %w", name, err)
-		}
-		out[i] = platforms.Normalize(p)
-	}
-	return out, nil
-}
-
-// hostPlatforms returns what the processor runs by itself, the usual platform first.
-func hostPlatforms() []ocispec.Platform {
-	native := platforms.Normalize(ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH})
-	out := []ocispec.Platform{native}
-	if native.Architecture != "amd64" {
-		return out
-	}
-	highest, err := strconv.Atoi(strings.TrimPrefix(archvariant.AMD64Variant(), "v"))
+// newPlatforms returns the set of the configuration, or what this machine runs.
+func newPlatforms(cfg *config.Config, dir string) (platform.Set, error) {
+	fixed, err := platform.Parse(cfg.Workers.OCI.Platforms)
 	if err != nil {
-		highest = 1
+		return nil, fmt.Errorf("platforms of the worker: %w", err)
 	}
-	for v := 2; v <= highest; v++ {
-		out = append(out, ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v" + strconv.Itoa(v)})
+	conf := platform.Config{Fixed: fixed, Dir: dir}
+	if age := cfg.System.PlatformsCacheMaxAge; age != nil {
+		conf.MaxAge = age.Duration
 	}
-	return append(out, ocispec.Platform{OS: "linux", Architecture: "386"})
+	return platform.NewHost(conf), nil
 }
 
 // diskSize returns the size of the file system that dir is on in bytes, 0 if it cannot be had.
