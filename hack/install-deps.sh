@@ -13,7 +13,7 @@ lint="ca-certificates"
 test="$quickstart
 	gcc libc6-dev
 	protobuf-compiler libprotobuf-dev
-	docker-registry crun mmdebstrap fuse-overlayfs skopeo umoci
+	docker-registry containerd crun mmdebstrap fuse-overlayfs skopeo umoci
 	git openssh-client e2fsprogs mount iproute2 xz-utils bzip2 zstd tar
 	qemu-user-static"
 # Emulators that the tests run programs of other platforms with.
