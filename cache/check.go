@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // Check verifies that records, snapshots, leases and content fit together, and returns all faults
@@ -144,7 +146,7 @@ func (c *checker) leases(ctx context.Context) {
 		for _, res := range resources {
 			if res.Type != "content" {
 				// A transfer that was given up can be gone on with.
-				if res.Type != "ingests" || !strings.HasPrefix(res.ID, fetchPrefix) {
+				if res.Type != "ingests" || !strings.HasPrefix(res.ID, blob.TransferPrefix) {
 					c.fault("lease %s: unexpected %s %s", l.ID, res.Type, res.ID)
 				}
 				continue

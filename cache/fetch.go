@@ -4,25 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache/blob"
 )
-
-// fetchPrefix begins the names of blobs while they are being fetched.
-const fetchPrefix = "fetch-"
-
-// progressInterval is how often a transfer reports.
-const progressInterval = 150 * time.Millisecond
 
 // fetch makes sure that one of the forms of a record's layer is in the content store, under the
 // record's lease, and returns it. It unpacks to the layer's own archive.
@@ -221,7 +211,7 @@ func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 		}
 		src := sources[0]
 		tried[src] = true
-		err := m.transfer(ctx, desc, src)
+		err := blob.Transfer(ctx, m.content, desc, src)
 		if err == nil {
 			return nil
 		}
@@ -237,116 +227,4 @@ func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 		return fmt.Errorf("fetch layer %s: %w: %w", desc.Digest, ErrLost, errors.Join(errs...))
 	}
 	return fmt.Errorf("fetch layer %s: %w", desc.Digest, errors.Join(errs...))
-}
-
-// transfer copies a blob into the content store, from where an earlier attempt has stopped.
-func (m *Manager) transfer(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (err error) {
-	p := startProgress(src.Scope(), desc)
-	defer func() { p.end(err) }()
-	ref := fetchPrefix + desc.Digest.String()
-	w, err := content.OpenWriter(ctx, m.content, content.WithRef(ref), content.WithDescriptor(desc))
-	if errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	st, err := w.Status()
-	if err != nil {
-		return err
-	}
-	if st.Offset > desc.Size && desc.Size > 0 {
-		if err := w.Truncate(0); err != nil {
-			return err
-		}
-		st.Offset = 0
-	}
-	p.current = st.Offset
-	if st.Offset < desc.Size || desc.Size <= 0 {
-		if err := copyFrom(ctx, w, desc, src, st.Offset, p); err != nil {
-			return err
-		}
-	}
-	err = w.Commit(ctx, desc.Size, desc.Digest)
-	if err == nil || errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	if errdefs.IsFailedPrecondition(err) {
-		// Wrong bytes: nothing that could be gone on with.
-		w.Close()
-		err = fmt.Errorf("bytes do not match the digest: %w", err)
-		if abortErr := m.content.Abort(ctx, ref); abortErr != nil && !errdefs.IsNotFound(abortErr) {
-			err = errors.Join(err, abortErr)
-		}
-	}
-	return err
-}
-
-func copyFrom(ctx context.Context, w io.Writer, desc ocispec.Descriptor, src blob.Source, offset int64, p *progress) error {
-	rc, err := src.Open(ctx, desc, offset)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	// A reader that ignores ctx must not hold up who has given up.
-	stop := context.AfterFunc(ctx, func() { rc.Close() })
-	defer stop()
-	var r io.Reader = rc
-	if desc.Size > 0 {
-		// One byte more tells a blob that is too long; its digest is wrong then anyway.
-		r = io.LimitReader(rc, desc.Size-offset+1)
-	}
-	n, err := io.CopyBuffer(io.MultiWriter(w, p), struct{ io.Reader }{r}, make([]byte, 256<<10))
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	if desc.Size > 0 && offset+n < desc.Size {
-		return fmt.Errorf("%w: got %d of %d bytes", io.ErrUnexpectedEOF, offset+n, desc.Size)
-	}
-	return nil
-}
-
-// progress reports a transfer as it goes.
-type progress struct {
-	scope   event.Scope
-	id      string
-	started time.Time
-	last    time.Time
-	current int64
-	total   int64
-}
-
-func startProgress(scope event.Scope, desc ocispec.Descriptor) *progress {
-	p := &progress{scope: scope, id: desc.Digest.String(), started: time.Now(), total: desc.Size}
-	p.report(nil)
-	return p
-}
-
-// Write counts.
-func (p *progress) Write(b []byte) (int, error) {
-	p.current += int64(len(b))
-	if time.Since(p.last) >= progressInterval {
-		p.report(nil)
-	}
-	return len(b), nil
-}
-
-func (p *progress) report(completed *time.Time) {
-	p.last = time.Now()
-	p.scope.Status(event.Status{
-		ID: p.id, Total: p.total, Current: p.current,
-		Timestamp: p.last, Started: &p.started, Completed: completed,
-	})
-}
-
-func (p *progress) end(err error) {
-	if err == nil {
-		p.current = p.total
-	}
-	now := time.Now()
-	p.report(&now)
 }

@@ -2,9 +2,9 @@
 //
 // The client answers from its docker configuration: with credentials, or, so that these need not
 // leave it, with tokens that it fetched itself. A token authority is a key that the client derives
-// from a seed of its own, a registry host and the daemon's salt: sessions that prove the same key
-// may share tokens. A client allows a Provider; the daemon calls the functions. What the
-// registry's challenges mean is not known here.
+// from a seed of its own, a registry host and the daemon's salt; that it can prove to have it says
+// that it fetches tokens. A client allows a Provider; the daemon calls the functions, for one
+// session at a time. What the registry's challenges mean is not known here.
 package auth
 
 import (
@@ -13,8 +13,8 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"time"
 
+	dockerauth "github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"golang.org/x/crypto/nacl/sign"
 	"google.golang.org/grpc/codes"
 
@@ -23,9 +23,6 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 )
 
-// callTimeout bounds one question to a client, which may ask a credential helper or a user.
-const callTimeout = time.Minute
-
 // Login is what a registry wants to know. An empty user with a secret is an identity token; both
 // are empty if the client has nothing for the host.
 type Login struct {
@@ -33,98 +30,90 @@ type Login struct {
 	Secret   string
 }
 
-// Credentials asks the sessions of a group for the credentials of a registry host, and returns
-// those of the first that answers, with its id. A client without the service has none.
-func Credentials(ctx context.Context, m *session.Manager, g session.Group, host string) (sessionID string, login Login, err error) {
-	err = ask(ctx, m, g, func(ctx context.Context, c *session.Caller, client authpb.AuthClient) error {
-		resp, err := client.Credentials(ctx, &authpb.CredentialsRequest{Host: host})
-		if code := status.Code(err); code == codes.Unimplemented || code == codes.NotFound {
-			err = nil
-		}
-		sessionID, login = c.ID(), Login{resp.GetUsername(), resp.GetSecret()}
-		return err
-	})
-	return sessionID, login, err
+// nonceSize is that of salts and of what clients sign, in bytes.
+const nonceSize = 32
+
+// Nonce returns random bytes: a salt for the authorities of one run of a daemon, for example.
+func Nonce() []byte {
+	b := make([]byte, nonceSize)
+	_, _ = rand.Read(b) // never fails
+	return b
 }
 
-// FetchToken asks for a token that the client fetches from the registry's authorization server.
-func FetchToken(ctx context.Context, m *session.Manager, g session.Group, req *authpb.FetchTokenRequest) (*authpb.FetchTokenResponse, error) {
-	var resp *authpb.FetchTokenResponse
-	err := ask(ctx, m, g, func(ctx context.Context, _ *session.Caller, client authpb.AuthClient) (err error) {
-		resp, err = client.FetchToken(ctx, req)
-		return err
-	})
-	return resp, err
+// notSupported reports whether a client answered that it has no such service or nothing to say. A
+// session that was lost is also unavailable, but says nothing of the kind.
+func notSupported(err error) bool {
+	if errors.Is(err, session.ErrLost) {
+		return false
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Unimplemented, codes.NotFound:
+		return true
+	}
+	return false
 }
 
-// NewSalt returns a salt for the authorities of one run of a daemon.
-func NewSalt() ([]byte, error) {
-	salt := make([]byte, 32)
-	_, err := rand.Read(salt)
-	return salt, err
+// Credentials asks a client for the credentials of a registry host. A client without the service
+// has none.
+func Credentials(ctx context.Context, client authpb.AuthClient, host string) (Login, error) {
+	resp, err := client.Credentials(ctx, &authpb.CredentialsRequest{Host: host})
+	if notSupported(err) {
+		return Login{}, nil
+	}
+	if err != nil {
+		return Login{}, fmt.Errorf("credentials for %s: %w", host, err)
+	}
+	return Login{resp.GetUsername(), resp.GetSecret()}, nil
+}
+
+// FetchToken asks a client for a token that it fetches from the registry's authorization server.
+func FetchToken(ctx context.Context, client authpb.AuthClient, req *authpb.FetchTokenRequest) (*authpb.FetchTokenResponse, error) {
+	resp, err := client.FetchToken(ctx, req)
+	if err == nil && resp.GetToken() == "" {
+		err = dockerauth.ErrNoToken
+	}
+	if err != nil {
+		return nil, fmt.Errorf("failed to fetch token for %s by the client: %w", req.GetHost(), err)
+	}
+	return resp, nil
 }
 
 // PublicKey identifies a token authority.
 type PublicKey [32]byte
 
-// GetTokenAuthority asks for the authority of a host. It returns nil without an error if no
-// session has one, because the clients do not support it or the user does not want it.
-func GetTokenAuthority(ctx context.Context, m *session.Manager, g session.Group, host string, salt []byte) (sessionID string, key *PublicKey, err error) {
-	err = ask(ctx, m, g, func(ctx context.Context, c *session.Caller, client authpb.AuthClient) error {
-		resp, err := client.GetTokenAuthority(ctx, &authpb.GetTokenAuthorityRequest{Host: host, Salt: salt})
-		if err != nil {
-			return err
-		}
-		if len(resp.GetPublicKey()) != len(PublicKey{}) {
-			return fmt.Errorf("token authority for %s: public key has %d bytes", host, len(resp.GetPublicKey()))
-		}
-		key = (*PublicKey)(resp.GetPublicKey())
-		sessionID = c.ID()
-		return nil
-	})
-	if notSupported(err) {
-		return "", nil, nil
+// TokenAuthority asks a client for its authority for a host, and has it prove that it has the
+// private part of the key. It returns nil without an error if the client fetches no tokens for
+// the host, because it cannot or the user does not want it.
+func TokenAuthority(ctx context.Context, client authpb.AuthClient, host string, salt []byte) (*PublicKey, error) {
+	resp, err := client.GetTokenAuthority(ctx, &authpb.GetTokenAuthorityRequest{Host: host, Salt: salt})
+	switch {
+	case notSupported(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("token authority for %s: %w", host, err)
+	case len(resp.GetPublicKey()) == 0:
+		return nil, nil
+	case len(resp.GetPublicKey()) != len(PublicKey{}):
+		return nil, fmt.Errorf("token authority for %s: public key has %d bytes", host, len(resp.GetPublicKey()))
 	}
-	return sessionID, key, err
+	key := (*PublicKey)(resp.GetPublicKey())
+	ok, err := VerifyTokenAuthority(ctx, client, host, key, salt)
+	if err != nil {
+		return nil, fmt.Errorf("token authority for %s: %w", host, err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("token authority for %s: wrong signature", host)
+	}
+	return key, nil
 }
 
-// VerifyTokenAuthority reports whether a session of the group has the private part of a key, and
-// the id of that session.
-func VerifyTokenAuthority(ctx context.Context, m *session.Manager, g session.Group, host string, key *PublicKey, salt []byte) (sessionID string, ok bool, err error) {
-	payload := make([]byte, 32)
-	if _, err := rand.Read(payload); err != nil {
-		return "", false, err
+// VerifyTokenAuthority reports whether a client has the private part of a key.
+func VerifyTokenAuthority(ctx context.Context, client authpb.AuthClient, host string, key *PublicKey, salt []byte) (bool, error) {
+	payload := Nonce()
+	resp, err := client.VerifyTokenAuthority(ctx, &authpb.VerifyTokenAuthorityRequest{Host: host, Payload: payload, Salt: salt})
+	if err != nil {
+		return false, err
 	}
-	err = ask(ctx, m, g, func(ctx context.Context, c *session.Caller, client authpb.AuthClient) error {
-		resp, err := client.VerifyTokenAuthority(ctx, &authpb.VerifyTokenAuthorityRequest{Host: host, Payload: payload, Salt: salt})
-		if err != nil {
-			return err
-		}
-		got, valid := sign.Open(nil, resp.GetSigned(), (*[32]byte)(key))
-		ok = valid && subtle.ConstantTimeCompare(got, payload) == 1
-		sessionID = c.ID()
-		return nil
-	})
-	if notSupported(err) {
-		return "", false, nil
-	}
-	return sessionID, ok, err
-}
-
-// notSupported reports whether clients answered that they have no authorities. A session that
-// was lost is also unavailable, but says nothing of the kind.
-func notSupported(err error) bool {
-	if errors.Is(err, session.ErrLost) {
-		return false
-	}
-	code := status.Code(err)
-	return code == codes.Unavailable || code == codes.Unimplemented
-}
-
-func ask(ctx context.Context, m *session.Manager, g session.Group, fn func(context.Context, *session.Caller, authpb.AuthClient) error) error {
-	return m.Any(ctx, g, func(ctx context.Context, c *session.Caller) error {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		return fn(ctx, c, authpb.NewAuthClient(c.Conn()))
-	})
+	got, ok := sign.Open(nil, resp.GetSigned(), (*[32]byte)(key))
+	return ok && subtle.ConstantTimeCompare(got, payload) == 1, nil
 }

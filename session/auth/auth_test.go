@@ -42,22 +42,20 @@ var stored = logins{
 
 func TestCredentials(t *testing.T) {
 	m, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored}))
+	client := authpb.NewAuthClient(c.Conn())
 	for host, want := range map[string]auth.Login{
 		"registry-1.docker.io": {Username: "docker", Secret: "secret"},
 		"identity.example":     {Secret: "idtoken"},
 		"other.example":        {},
 	} {
-		id, got, err := auth.Credentials(t.Context(), m, session.IDs{c.ID()}, host)
+		got, err := auth.Credentials(t.Context(), client, host)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
-		require.Equal(t, c.ID(), id)
 	}
 	without := sessiontest.Join(t, m, nil)
-	_, got, err := auth.Credentials(t.Context(), m, session.IDs{without.ID()}, "user.example")
+	got, err := auth.Credentials(t.Context(), authpb.NewAuthClient(without.Conn()), "user.example")
 	require.NoError(t, err)
 	require.Zero(t, got)
-	_, _, err = auth.Credentials(t.Context(), m, nil, "user.example")
-	require.ErrorIs(t, err, session.ErrNoSession)
 }
 
 func TestDockerConfigurationIsRead(t *testing.T) {
@@ -65,8 +63,8 @@ func TestDockerConfigurationIsRead(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"user.example":{"auth":"dTpw"}}}`), 0o600))
 	file, err := config.Load(dir)
 	require.NoError(t, err)
-	m, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: file, SeedDir: dir}))
-	_, got, err := auth.Credentials(t.Context(), m, session.IDs{c.ID()}, "user.example")
+	_, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: file, SeedDir: dir}))
+	got, err := auth.Credentials(t.Context(), authpb.NewAuthClient(c.Conn()), "user.example")
 	require.NoError(t, err)
 	require.Equal(t, auth.Login{Username: "u", Secret: "p"}, got)
 }
@@ -131,8 +129,8 @@ func TestTokens(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := tokenServer(t, tc.post)
-			m, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored}))
-			resp, err := auth.FetchToken(t.Context(), m, session.IDs{c.ID()}, &authpb.FetchTokenRequest{
+			_, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored}))
+			resp, err := auth.FetchToken(t.Context(), authpb.NewAuthClient(c.Conn()), &authpb.FetchTokenRequest{
 				ClientID: "id", Host: tc.host, Realm: srv.URL, Service: "svc", Scopes: []string{"repository:a:pull"},
 			})
 			if tc.err != "" {
@@ -152,11 +150,11 @@ func TestTokens(t *testing.T) {
 func TestTLSIsPerHost(t *testing.T) {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"t"}`)) }))
 	defer srv.Close()
-	m, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored, TLS: map[string]auth.TLSConfig{
+	_, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored, TLS: map[string]auth.TLSConfig{
 		"insecure.example": {Insecure: true}, "broken.example": {RootCAs: []string{"/does/not/exist"}},
 	}}))
 	fetch := func(host string) error {
-		_, err := auth.FetchToken(t.Context(), m, session.IDs{c.ID()}, &authpb.FetchTokenRequest{Host: host, Realm: srv.URL})
+		_, err := auth.FetchToken(t.Context(), authpb.NewAuthClient(c.Conn()), &authpb.FetchTokenRequest{Host: host, Realm: srv.URL})
 		return err
 	}
 	require.NoError(t, fetch("insecure.example"))
@@ -166,19 +164,17 @@ func TestTLSIsPerHost(t *testing.T) {
 
 func TestTokenAuthority(t *testing.T) {
 	dir := t.TempDir()
-	salt, err := auth.NewSalt()
-	require.NoError(t, err)
+	salt := auth.Nonce()
 	m, a := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: stored, SeedDir: dir}))
 	b := sessiontest.Join(t, m, nil, auth.NewProvider(auth.Config{Logins: stored, SeedDir: dir}))
 	other := sessiontest.Join(t, m, nil, auth.NewProvider(auth.Config{Logins: stored}))
 	key := func(c *session.Caller, host string, salt []byte) *auth.PublicKey {
-		id, k, err := auth.GetTokenAuthority(t.Context(), m, session.IDs{c.ID()}, host, salt)
+		k, err := auth.TokenAuthority(t.Context(), authpb.NewAuthClient(c.Conn()), host, salt)
 		require.NoError(t, err)
-		require.Equal(t, c.ID(), id)
 		return k
 	}
 	verify := func(c *session.Caller, k *auth.PublicKey) bool {
-		_, ok, err := auth.VerifyTokenAuthority(t.Context(), m, session.IDs{c.ID()}, "user.example", k, salt)
+		ok, err := auth.VerifyTokenAuthority(t.Context(), authpb.NewAuthClient(c.Conn()), "user.example", k, salt)
 		require.NoError(t, err)
 		return ok
 	}
@@ -197,7 +193,7 @@ func TestTokenAuthority(t *testing.T) {
 	require.EqualValues(t, 0o600, info.Mode().Perm())
 
 	t.Setenv("BUILDKIT_NO_CLIENT_TOKEN", "1")
-	_, none, err := auth.GetTokenAuthority(t.Context(), m, session.IDs{a.ID()}, "user.example", salt)
+	none, err := auth.TokenAuthority(t.Context(), authpb.NewAuthClient(a.Conn()), "user.example", salt)
 	require.NoError(t, err)
 	require.Nil(t, none)
 }

@@ -5,9 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	dockerauth "github.com/containerd/containerd/v2/core/remotes/docker/auth"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/crypto/nacl/sign"
@@ -41,7 +38,6 @@ const (
 	loginLifetime = 4*time.Minute + 50*time.Second
 	// defaultTokenLifetime is that of tokens that come without one, in seconds.
 	defaultTokenLifetime = 60
-	defaultClientID      = "buildkit-client"
 )
 
 // Logins finds what a user has stored for a registry; *configfile.ConfigFile is one.
@@ -175,11 +171,11 @@ func (p *Provider) FetchToken(ctx context.Context, req *authpb.FetchTokenRequest
 		Realm: req.GetRealm(), Service: req.GetService(), Scopes: req.GetScopes(),
 		Username: login.Username, Secret: login.Secret,
 	}
-	clientID := req.GetClientID()
-	if clientID == "" {
-		clientID = defaultClientID
+	token, err := RequestToken(ctx, client, nil, req.GetClientID(), opt)
+	if err != nil {
+		return nil, err
 	}
-	return fetchToken(ctx, client, clientID, opt)
+	return tokenResponse(token.Value, token.Issued, token.Seconds), nil
 }
 
 // scopeNames returns what scopes ask for as a user would say it: library/alpine:pull.
@@ -189,45 +185,6 @@ func scopeNames(scopes []string) string {
 		names[i] = strings.TrimPrefix(s, "repository:")
 	}
 	return strings.Join(names, " ")
-}
-
-// fetchToken asks with a POST if there is a secret, and with a GET otherwise or if the server does
-// not know the former.
-func fetchToken(ctx context.Context, client *http.Client, clientID string, opt dockerauth.TokenOptions) (*authpb.FetchTokenResponse, error) {
-	kind := "anonymous"
-	if opt.Secret != "" {
-		kind = "oauth"
-		resp, err := dockerauth.FetchTokenWithOAuth(ctx, client, nil, clientID, opt)
-		if err == nil {
-			return tokenResponse(resp.AccessToken, resp.IssuedAt, resp.ExpiresInSeconds), nil
-		}
-		if !postUnknown(err, opt.Username) {
-			return nil, fmt.Errorf("failed to fetch oauth token: %w", err)
-		}
-	}
-	resp, err := dockerauth.FetchToken(ctx, client, nil, opt)
-	if err != nil {
-		return nil, fmt.Errorf("failed to fetch %s token: %w", kind, err)
-	}
-	token := resp.Token
-	if token == "" {
-		token = resp.AccessToken
-	}
-	return tokenResponse(token, resp.IssuedAt, resp.ExpiresInSeconds), nil
-}
-
-// postUnknown reports whether a server may know only GET. Without a user name a GET can't carry
-// the secret.
-func postUnknown(err error, username string) bool {
-	var unexpected remoteerrors.ErrUnexpectedStatus
-	if username == "" || !errors.As(err, &unexpected) {
-		return false
-	}
-	switch unexpected.StatusCode {
-	case http.StatusMethodNotAllowed, http.StatusNotFound, http.StatusUnauthorized:
-		return true
-	}
-	return false
 }
 
 func tokenResponse(token string, issued time.Time, expires int) *authpb.FetchTokenResponse {

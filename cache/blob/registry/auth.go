@@ -4,17 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	dockerauth "github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/containerd/errdefs"
 
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/auth"
 )
+
+const maxRedirects = 10
+
+var errRedirects = errors.New("stopped after 10 redirects")
 
 // authorizer answers the challenges of one registry host with what the sessions of one request
 // offer: the first session that knows credentials serves; one whose credentials are refused is
@@ -29,7 +35,7 @@ type authorizer struct {
 	http *http.Client
 
 	mu        sync.Mutex
-	challenge *auth.Challenge
+	challenge *dockerauth.Challenge
 	// sent are the grants of headers that were used, to know whose was refused.
 	sent map[string]*grant
 	// denied are the sessions whose credentials the host refused.
@@ -39,14 +45,18 @@ type authorizer struct {
 // Authorize adds the header that the host is known to want. It adds none for another host, where
 // a redirect may lead.
 func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
-	a.mu.Lock()
-	challenge := a.challenge
-	a.mu.Unlock()
-	if challenge == nil || req.URL.Host != a.host || req.URL.Scheme != a.scheme {
+	if !a.at(req.URL) {
+		return nil
+	}
+	challenge, remembered := a.expected()
+	if challenge == nil {
 		return nil
 	}
 	g, err := a.grant(ctx, *challenge)
 	if err != nil {
+		if remembered && ctx.Err() == nil {
+			return nil // it may want none for this repository
+		}
 		return err
 	}
 	a.mu.Lock()
@@ -62,24 +72,69 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
+// at reports whether u is on the host.
+func (a *authorizer) at(u *url.URL) bool {
+	return u.Host == a.host && (u.Scheme == a.scheme || a.lax)
+}
+
+// redirect follows redirects of the host. Elsewhere nothing is sent that is meant for the host:
+// net/http would send it to other ports, too.
+func (a *authorizer) redirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return errRedirects
+	}
+	req.Header.Del("Authorization")
+	if req.Body != nil && req.URL.Scheme != "https" && !a.lax {
+		return fmt.Errorf("%s redirects an upload to the unencrypted %s", a.host, req.URL.Host)
+	}
+	return a.Authorize(req.Context(), req)
+}
+
+// expected returns the challenge to expect: that of the last answer to this request's requests or,
+// remembered, to another's.
+func (a *authorizer) expected() (c *dockerauth.Challenge, remembered bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.challenge != nil {
+		return a.challenge, false
+	}
+	return a.client.rememberedChallenge(a.scheme + "://" + a.host), true
+}
+
+// learn keeps a challenge for the requests that follow. The scopes of a tentative request are not
+// what others need.
+func (a *authorizer) learn(c dockerauth.Challenge, tentative bool) {
+	general := dockerauth.Challenge{Scheme: c.Scheme, Parameters: maps.Clone(c.Parameters)}
+	delete(general.Parameters, "scope")
+	a.client.rememberChallenge(a.scheme+"://"+a.host, general)
+	if tentative {
+		if a.challenge != nil && a.challenge.Scheme == c.Scheme {
+			return
+		}
+		c = general
+	}
+	a.challenge = &c
+}
+
 // AddResponses learns from a response with status 401 and returns nil if the request should be
 // made again.
-func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response) error {
+func (a *authorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
 	last := responses[len(responses)-1]
-	if last.Request.URL.Host != a.host {
+	if !a.at(last.Request.URL) {
 		return fmt.Errorf("authorization at %s: %w", last.Request.URL.Host, errdefs.ErrNotImplemented)
 	}
-	i := slices.IndexFunc(auth.ParseAuthHeader(last.Header), func(c auth.Challenge) bool {
-		return c.Scheme == auth.BearerAuth || c.Scheme == auth.BasicAuth
+	challenges := dockerauth.ParseAuthHeader(last.Header)
+	i := slices.IndexFunc(challenges, func(c dockerauth.Challenge) bool {
+		return c.Scheme == dockerauth.BearerAuth || c.Scheme == dockerauth.BasicAuth
 	})
 	if i < 0 {
 		return fmt.Errorf("no supported authorization scheme: %w", errdefs.ErrNotImplemented)
 	}
-	challenge := auth.ParseAuthHeader(last.Header)[i]
+	challenge := challenges[i]
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.challenge = &challenge
+	a.learn(challenge, isTentative(ctx))
 	header := last.Request.Header.Get("Authorization")
 	if header == "" {
 		return nil
@@ -89,18 +144,26 @@ func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response)
 		return refused(challenge)
 	}
 	a.client.grants.drop(g)
-	if g.reused() {
+	if g.reused() && !a.triedBefore(g, responses[:len(responses)-1]) {
 		return nil // it may have expired; the next one is new
 	}
-	if g.key.session == "" || slices.Contains(a.denied, g.key.session) {
+	if isTentative(ctx) || g.key.session == "" || slices.Contains(a.denied, g.key.session) {
 		return refused(challenge)
 	}
 	a.denied = append(a.denied, g.key.session)
 	return nil
 }
 
+// triedBefore reports whether a request was refused already with a grant like g.
+func (a *authorizer) triedBefore(g *grant, responses []*http.Response) bool {
+	return slices.ContainsFunc(responses, func(r *http.Response) bool {
+		other := a.sent[r.Request.Header.Get("Authorization")]
+		return other != nil && other.key == g.key
+	})
+}
+
 // refused is the error of credentials that do not suffice, or of none.
-func refused(c auth.Challenge) error {
+func refused(c dockerauth.Challenge) error {
 	if msg := c.Parameters["error"]; msg != "" {
 		return fmt.Errorf("server message: %s: %w", printable(msg), docker.ErrInvalidAuthorization)
 	}
@@ -111,15 +174,15 @@ func refused(c auth.Challenge) error {
 var errNoCredentials = errors.New("no credentials")
 
 // grant returns a header for the challenge, of the first session that has one.
-func (a *authorizer) grant(ctx context.Context, c auth.Challenge) (*grant, error) {
+func (a *authorizer) grant(ctx context.Context, c dockerauth.Challenge) (*grant, error) {
 	key := grantKey{host: a.host, scheme: c.Scheme}
-	if c.Scheme == auth.BearerAuth {
-		opts, err := auth.GenerateTokenOptions(ctx, a.host, "", "", c)
+	if c.Scheme == dockerauth.BearerAuth {
+		opts, err := dockerauth.GenerateTokenOptions(ctx, a.host, "", "", c)
 		if err != nil {
 			return nil, err
 		}
 		key.realm, key.service = opts.Realm, opts.Service
-		key.setScopes(docker.GetTokenScopes(ctx, opts.Scopes))
+		key.setScopes(mergeScopes(docker.GetTokenScopes(ctx, opts.Scopes)))
 	}
 	var first error
 	for _, id := range a.candidates() {
@@ -145,16 +208,12 @@ func (a *authorizer) grant(ctx context.Context, c auth.Challenge) (*grant, error
 		return nil, first
 	case denied:
 		return nil, refused(c)
-	case c.Scheme == auth.BasicAuth:
+	case c.Scheme == dockerauth.BasicAuth:
 		return nil, fmt.Errorf("%w: no basic auth credentials", docker.ErrInvalidAuthorization)
 	}
 	key.session = ""
 	return a.client.grants.get(ctx, key, func(ctx context.Context) (*grant, error) {
-		g, err := a.fetchToken(ctx, key, "", "")
-		if err != nil {
-			return nil, fmt.Errorf("failed to fetch anonymous token: %w", err)
-		}
-		return g, nil
+		return a.fetchToken(ctx, key, auth.Login{})
 	})
 }
 
@@ -177,33 +236,32 @@ func (a *authorizer) ask(ctx context.Context, key grantKey) (*grant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoCredentials, err)
 	}
-	if key.scheme == auth.BearerAuth {
-		ok, err := a.client.tokenAuthority(ctx, svc, key.host)
+	if key.scheme == dockerauth.BearerAuth {
+		authority, err := auth.TokenAuthority(ctx, svc, key.host, a.client.salt)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if authority != nil {
+			if err := a.checkRealm(key.realm); err != nil {
+				return nil, err
+			}
 			return clientToken(ctx, svc, key)
 		}
 	}
-	user, secret, err := credentials(ctx, svc, key.host)
+	login, err := auth.Credentials(ctx, svc, key.host)
 	if err != nil {
 		return nil, err
 	}
-	if secret == "" {
+	if login.Secret == "" {
 		return nil, errNoCredentials
 	}
-	if key.scheme == auth.BasicAuth {
-		if user == "" {
+	if key.scheme == dockerauth.BasicAuth {
+		if login.Username == "" {
 			return nil, errNoCredentials // an identity token is of no use here
 		}
-		return basicGrant(key, user, secret), nil
+		return basicGrant(key, login), nil
 	}
-	g, err := a.fetchToken(ctx, key, user, secret)
-	if err != nil {
-		return nil, fmt.Errorf("failed to fetch token: %w", err)
-	}
-	return g, nil
+	return a.fetchToken(ctx, key, login)
 }
 
 // checkRealm refuses to send a secret unencrypted on behalf of a registry that is encrypted.
@@ -212,9 +270,25 @@ func (a *authorizer) checkRealm(realm string) error {
 	if err != nil {
 		return fmt.Errorf("invalid token auth challenge realm: %w", err)
 	}
-	if u.Scheme != "https" && !a.lax {
+	if u.Scheme != "https" && (u.Scheme != "http" || !a.lax) {
 		return fmt.Errorf("%w: %s refers to the unencrypted authorization server %s",
 			docker.ErrInvalidAuthorization, a.host, u.Host)
 	}
 	return nil
+}
+
+// rememberedChallenge returns what a host, given with its scheme, asked for before.
+func (c *Client) rememberedChallenge(origin string) *dockerauth.Challenge {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.challenges[origin]; ok {
+		return &known
+	}
+	return nil
+}
+
+func (c *Client) rememberChallenge(origin string, challenge dockerauth.Challenge) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.challenges[origin] = challenge
 }

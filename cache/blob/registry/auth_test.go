@@ -32,6 +32,8 @@ type tokenRegistry struct {
 	expired map[string]bool
 	// elsewhere is where it sends clients for a token, if set.
 	elsewhere string
+	// getOnly is a token server that knows no POST.
+	getOnly bool
 }
 
 func newTokenRegistry(t *testing.T) *tokenRegistry {
@@ -81,8 +83,18 @@ func (r *tokenRegistry) token(w http.ResponseWriter, req *http.Request) {
 		}
 		who = user
 	}
-	if req.Method == http.MethodPost && req.FormValue("refresh_token") == "identity" {
-		who = "ann"
+	if req.Method == http.MethodPost {
+		switch {
+		case r.getOnly:
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		case req.FormValue("grant_type") == "refresh_token" && req.FormValue("refresh_token") == "identity",
+			req.FormValue("grant_type") == "password" && req.FormValue("username") == "ann" && req.FormValue("password") == "pw":
+			who = "ann"
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 	}
 	kind := "token"
 	if req.Method == http.MethodPost {
@@ -137,6 +149,11 @@ func TestTokens(t *testing.T) {
 			require.NoError(t, r.resolve(t, fresh(), "private/x", id))
 		})
 	}
+	t.Run("are had with a password of a server that knows only GET", func(t *testing.T) {
+		r := newTokenRegistry(t)
+		r.getOnly = true
+		require.NoError(t, r.resolve(t, fresh(), "private/x", "password"))
+	})
 	t.Run("anonymous ones do for what is public", func(t *testing.T) {
 		require.NoError(t, r.resolve(t, fresh(), "public/x"))
 		require.NoError(t, r.resolve(t, fresh(), "public/x", "nothing", "gone"))

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // StatusError says that a registry kept answering with a status that asks to come back later.
@@ -43,8 +45,14 @@ type DigestError struct {
 
 // Error names both digests.
 func (e *DigestError) Error() string {
+	if e.Got == "" {
+		return fmt.Sprintf("%s: unexpected digest, expected %s", e.Object, e.Want)
+	}
 	return fmt.Sprintf("%s: unexpected digest %s, expected %s", e.Object, e.Got, e.Want)
 }
+
+// Is makes it a blob.ErrWrong.
+func (e *DigestError) Is(target error) bool { return target == blob.ErrWrong }
 
 // SizeError says that an object is larger than its descriptor says or than is allowed.
 type SizeError struct {
@@ -60,6 +68,9 @@ func (e *SizeError) Error() string {
 	}
 	return e.Object + " is too large"
 }
+
+// Is makes it a blob.ErrWrong.
+func (e *SizeError) Is(target error) bool { return target == blob.ErrWrong }
 
 // IsDenied reports whether err says that the credentials of the requester are missing or do not
 // suffice. Another requester may have better ones.
@@ -123,19 +134,36 @@ func redactURL(u *url.URL) string {
 
 // redact hides the queries of the URLs that err prints.
 func redact(err error) error {
+	if err == nil {
+		return nil
+	}
+	msg := err.Error()
 	var ue *url.Error
-	if err == nil || !errors.As(err, &ue) {
+	if errors.As(err, &ue) {
+		msg = strings.ReplaceAll(msg, ue.URL, redactText(ue.URL))
+	}
+	var status remoteserrors.ErrUnexpectedStatus
+	if errors.As(err, &status) {
+		msg = strings.ReplaceAll(msg, status.RequestURL, redactText(status.RequestURL))
+	}
+	if msg == err.Error() {
 		return err
 	}
-	u, perr := url.Parse(ue.URL)
-	if perr != nil || u.RawQuery == "" && u.User == nil {
-		return err
+	return &redactedError{msg: msg, err: err}
+}
+
+// redactText is redactURL of a text that should be a URL.
+func redactText(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case s == "":
+		return s
+	case err != nil:
+		return "REDACTED"
+	case u.RawQuery == "" && u.User == nil:
+		return s
 	}
-	clean := redactURL(u)
-	if clean == ue.URL {
-		return err
-	}
-	return &redactedError{msg: strings.ReplaceAll(err.Error(), ue.URL, clean), err: err}
+	return redactURL(u)
 }
 
 type redactedError struct {
@@ -145,3 +173,13 @@ type redactedError struct {
 
 func (e *redactedError) Error() string { return e.msg }
 func (e *redactedError) Unwrap() error { return e.err }
+
+// As gives out typed errors that print as this one does.
+func (e *redactedError) As(target any) bool {
+	status, ok := target.(*remoteserrors.ErrUnexpectedStatus)
+	if !ok || !errors.As(e.err, status) {
+		return false
+	}
+	status.RequestURL = redactText(status.RequestURL)
+	return true
+}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 
 	"github.com/openbuildkit/buildkit/session"
@@ -75,37 +76,66 @@ func (c *Client) targets(name string) []target {
 	return append(all, target{config: name, host: defaultHost(name), path: "/v2", caps: fullUse})
 }
 
-// registryHosts returns the hosts of the registry called name for a request of the sessions.
-func (c *Client) registryHosts(name string, sessions session.Group, o options) ([]docker.RegistryHost, error) {
-	var hosts []docker.RegistryHost
+// host is one place where a repository is reached on behalf of one request.
+type host struct {
+	docker.RegistryHost
+	auth *authorizer
+	// resolver reaches this host only.
+	resolver remotes.Resolver
+	// uploads sends bodies that cannot be sent twice by whoever repeats requests.
+	uploads *http.Client
+	mirror  bool
+}
+
+// hosts returns the hosts of the registry called name for a request of the sessions; the
+// registry itself is the last.
+func (c *Client) hosts(name string, sessions session.Group, o options) ([]*host, error) {
+	var hosts []*host
 	for _, t := range c.targets(name) {
-		cfg := c.cfg.Hosts[t.config]
-		if t.config == name && o.insecure {
-			cfg.Insecure = true
-		}
-		scheme, fallback, err := cfg.scheme(t.host)
+		h, err := c.host(t, t.config == name && o.insecure, sessions)
 		if err != nil {
 			return nil, err
 		}
-		tr, err := c.transport(t.config, cfg)
-		if err != nil {
-			return nil, err
-		}
-		hosts = append(hosts, docker.RegistryHost{
-			Client: &http.Client{Transport: tr.registry(fallback)},
-			Authorizer: &authorizer{
-				client:   c,
-				host:     t.host,
-				scheme:   scheme,
-				lax:      scheme == "http" || fallback,
-				sessions: sessions,
-				http:     &http.Client{Transport: tr.token()},
-			},
+		h.mirror = t.caps == pullOnly
+		hosts = append(hosts, h)
+	}
+	return hosts, nil
+}
+
+func (c *Client) host(t target, insecure bool, sessions session.Group) (*host, error) {
+	cfg := c.cfg.Hosts[t.config]
+	cfg.Insecure = cfg.Insecure || insecure
+	scheme, fallback, err := cfg.scheme(t.host)
+	if err != nil {
+		return nil, err
+	}
+	tr, err := c.transport(t.config, cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &authorizer{
+		client:   c,
+		host:     t.host,
+		scheme:   scheme,
+		lax:      scheme == "http" || fallback,
+		sessions: sessions,
+		http:     &http.Client{Transport: tr.token()},
+	}
+	h := &host{
+		RegistryHost: docker.RegistryHost{
+			Client:       &http.Client{Transport: tr.registry(fallback, t.caps == pullOnly), CheckRedirect: a.redirect},
+			Authorizer:   a,
 			Host:         t.host,
 			Scheme:       scheme,
 			Path:         t.path,
 			Capabilities: t.caps,
-		})
+		},
+		auth:    a,
+		uploads: &http.Client{Transport: tr.uploads(fallback), CheckRedirect: a.redirect},
 	}
-	return hosts, nil
+	h.resolver = docker.NewResolver(docker.ResolverOptions{
+		Headers: c.header,
+		Hosts:   func(string) ([]docker.RegistryHost, error) { return []docker.RegistryHost{h.RegistryHost}, nil },
+	})
+	return h, nil
 }

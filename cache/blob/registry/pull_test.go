@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -58,8 +59,9 @@ func parse(t *testing.T, ref string) reference.Named {
 	return reference.TagNameOnly(n)
 }
 
-// pull reads manifest and layer of an image and checks them.
-func pull(t *testing.T, c *registry.Client, ref string, sessions session.Group) {
+// pull reads manifest and layers of an image and checks them: those of a store if one is given, or
+// that there is only the payload.
+func pull(t *testing.T, c *registry.Client, ref string, sessions session.Group, want ...*store) {
 	t.Helper()
 	repo := c.Repository(parse(t, ref), sessions)
 	desc, err := repo.Resolve(t.Context())
@@ -68,7 +70,14 @@ func pull(t *testing.T, c *registry.Client, ref string, sessions session.Group) 
 	require.NoError(t, err)
 	m, err := v1.ParseManifest(bytes.NewReader(data))
 	require.NoError(t, err)
-	require.Equal(t, payload, readLayer(t, repo, layerDesc(m.Layers[0]), 0))
+	for _, l := range m.Layers {
+		expected := payload
+		for _, s := range want {
+			expected, err = content.ReadBlob(t.Context(), s, layerDesc(l))
+			require.NoError(t, err)
+		}
+		require.True(t, bytes.Equal(expected, readLayer(t, repo, layerDesc(l), 0)))
+	}
 }
 
 func layerDesc(d v1.Descriptor) ocispec.Descriptor {

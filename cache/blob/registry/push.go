@@ -1,41 +1,55 @@
 package registry
 
 import (
+	"bytes"
 	"context"
-	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // Push copies the image or index desc to the repository, under the tag of its reference or, if it
-// has none, by digest only. What is there already is not sent; everything is there before
-// something refers to it. Progress shows in scope.
+// has none, by digest only. What is there already costs a request and is not sent; what another
+// repository of the registry has is mounted, if from is a blob.Places that knows of it; everything
+// is there before something refers to it. If several blobs fail, the error is that of the first in
+// the order of the manifests. Progress shows in scope.
 func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, from content.Provider, scope event.Scope) error {
-	ref := r.ref.Name()
-	if tagged, ok := r.ref.(reference.Tagged); ok {
-		ref += ":" + tagged.Tag() + "@" + desc.Digest.String()
-	}
-	pusher, err := r.resolver.Pusher(ctx, ref)
-	if err != nil {
-		return err
-	}
 	manifests, blobs, err := collect(ctx, from, desc)
 	if err != nil {
 		return err
 	}
-	p := &push{repo: r, pusher: pusher, from: from}
+	hosts, err := r.hosts()
+	if err != nil {
+		return redact(err)
+	}
+	p := &push{
+		client: r.client, host: hosts[len(hosts)-1], path: reference.Path(r.ref), name: r.ref.Name(),
+		from: from, scope: scope, limit: r.client.limit(reference.Domain(r.ref)),
+	}
+	p.places, _ = from.(blob.Places)
+	ref := r.ref.Name()
+	if tagged, ok := r.ref.(reference.Tagged); ok {
+		p.root, p.tag = desc.Digest, tagged.Tag()
+		ref += ":" + p.tag
+	}
 	done := scope.Step("pushing layers")
 	if err := done(redact(p.blobs(ctx, blobs))); err != nil {
 		return err
+	}
+	if p.tag != "" {
+		ref += "@" + desc.Digest.String()
 	}
 	done = scope.Step("pushing manifest for " + ref)
 	return done(redact(p.manifests(ctx, manifests)))
@@ -74,50 +88,213 @@ func collect(ctx context.Context, from content.Provider, root ocispec.Descriptor
 
 // push is one image on its way.
 type push struct {
-	repo   *Repository
-	pusher remotes.Pusher
+	client *Client
+	host   *host
+	// path is the repository at the host, name the same with the registry's name in references.
+	path, name string
+	// root is pushed under tag, if there is one; all else by digest.
+	root   digest.Digest
+	tag    string
 	from   content.Provider
+	places blob.Places
+	scope  event.Scope
+	limit  *semaphore.Weighted
+	// sending, if not nil, narrows the context in which bytes are sent.
+	sending func(context.Context) (context.Context, func())
+
+	mu sync.Mutex
+	// closed are the repositories that blobs cannot be mounted from.
+	closed map[string]bool
 }
 
+// do makes a call with the right to push.
+func (p *push) do(ctx context.Context, c call) (*answer, error) {
+	return p.host.do(withScopes(ctx, pushScope(p.path)), p.client.header, c)
+}
+
+// blobs sends all that are not there. The first one is asked for alone: from the answer the
+// others learn how to authorize.
 func (p *push) blobs(ctx context.Context, blobs []ocispec.Descriptor) error {
-	eg, ctx := errgroup.WithContext(ctx)
-	eg.SetLimit(p.repo.client.cfg.MaxConcurrency)
-	for _, desc := range blobs {
-		eg.Go(func() error { return p.push(ctx, desc) })
+	if len(blobs) == 0 {
+		return nil
 	}
-	return eg.Wait()
+	g := newGroup()
+	p.sending = g.sending
+	first := make(chan struct{})
+	for i, desc := range blobs {
+		g.start(ctx, i, func(ctx context.Context) error {
+			asked := func() {}
+			if i == 0 {
+				asked = sync.OnceFunc(func() { close(first) })
+				defer asked()
+			} else {
+				<-first
+			}
+			return p.blob(ctx, desc, asked)
+		})
+	}
+	return g.wait(ctx)
 }
 
-// push sends what is not there. A blob is opened only then: it may have to be fetched first.
-func (p *push) push(ctx context.Context, desc ocispec.Descriptor) error {
-	w, err := p.pusher.Push(logged(ctx), desc)
+// blob makes sure that the repository has a blob. It is opened only if it must be sent: it may
+// have to be fetched for that. asked is called after the first answer.
+func (p *push) blob(ctx context.Context, desc ocispec.Descriptor, asked func()) error {
+	there, err := p.limited(ctx, func() (bool, error) {
+		defer asked()
+		return p.find(ctx, desc)
+	})
 	if err != nil {
-		return ignoreExisting(err)
+		return err
 	}
-	defer w.Close()
+	if !there {
+		if err := p.sendBlob(ctx, desc); err != nil {
+			return err
+		}
+	}
+	if p.places != nil {
+		p.places.Pushed(ctx, desc.Digest, p.name)
+	}
+	return nil
+}
+
+// find reports whether the repository has a blob, or takes it over from another repository of the
+// registry. What is more likely is tried first: one request is enough as a rule.
+func (p *push) find(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	here, from := p.known(ctx, desc)
+	if !here && p.mounted(ctx, desc, from) {
+		return true, nil
+	}
+	there, err := p.exists(ctx, desc)
+	if err != nil {
+		if IsDenied(err) {
+			err = nil // who may push need not be allowed to pull; the upload will tell
+		}
+		return false, err
+	}
+	return there || here && p.mounted(ctx, desc, from), nil
+}
+
+func (p *push) sendBlob(ctx context.Context, desc ocispec.Descriptor) error {
 	ra, err := p.from.ReaderAt(ctx, desc)
 	if err != nil {
 		return err
 	}
 	defer ra.Close()
-	if err := ignoreExisting(content.Copy(ctx, w, content.NewReader(ra), desc.Size, desc.Digest)); err != nil {
-		return fmt.Errorf("push %s: %w", desc.Digest, err)
-	}
-	return nil
+	_, err = p.limited(ctx, func() (bool, error) { return true, p.upload(ctx, desc, ra) })
+	return err
 }
 
+// limited runs fn as one of the transfers of the registry. It must not be held while a blob is
+// fetched, which may take another turn at the same registry.
+func (p *push) limited(ctx context.Context, fn func() (bool, error)) (bool, error) {
+	if err := p.limit.Acquire(ctx, 1); err != nil {
+		return false, context.Cause(ctx)
+	}
+	defer p.limit.Release(1)
+	return fn()
+}
+
+// known tells whether a blob should be in the repository, and which others of the registry have it.
+func (p *push) known(ctx context.Context, desc ocispec.Descriptor) (here bool, others []string) {
+	if p.places == nil {
+		return false, nil
+	}
+	domain := strings.TrimSuffix(p.name, p.path)
+	for _, repository := range p.places.Repositories(ctx, desc.Digest) {
+		if repository == p.name {
+			here = true
+		} else if from, ok := strings.CutPrefix(repository, domain); ok {
+			others = append(others, from)
+		}
+	}
+	return here, others
+}
+
+// mounted takes a blob over from the first repository that may be asked.
+func (p *push) mounted(ctx context.Context, desc ocispec.Descriptor, from []string) bool {
+	i := slices.IndexFunc(from, func(repository string) bool { return !p.isClosed(repository) })
+	if i < 0 || ctx.Err() != nil {
+		return false
+	}
+	if p.mount(ctx, desc, from[i]) {
+		return true
+	}
+	p.close(from[i])
+	return false
+}
+
+func (p *push) isClosed(from string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed[from]
+}
+
+// close notes that no blobs can be had from a repository.
+func (p *push) close(from string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed == nil {
+		p.closed = map[string]bool{}
+	}
+	p.closed[from] = true
+}
+
+// manifests sends manifests and indexes, one after the other.
 func (p *push) manifests(ctx context.Context, manifests []ocispec.Descriptor) error {
 	for _, desc := range manifests {
-		if err := p.push(ctx, desc); err != nil {
+		object := desc.Digest.String()
+		if desc.Digest == p.root {
+			object = p.tag
+		}
+		if err := p.manifest(ctx, desc, object); err != nil {
 			return err
+		}
+		if p.places != nil {
+			p.places.Pushed(ctx, desc.Digest, p.name)
 		}
 	}
 	return nil
 }
 
-func ignoreExisting(err error) error {
-	if errdefs.IsAlreadyExists(err) {
-		return nil
+// manifest sends a manifest under a name, unless it is there.
+func (p *push) manifest(ctx context.Context, desc ocispec.Descriptor, object string) error {
+	u := p.host.url(p.path, "manifests/"+object)
+	there, err := p.hasManifest(ctx, call{
+		method: http.MethodHead, url: u, header: http.Header{"Accept": {desc.MediaType + ", */*"}},
+	}, desc.Digest)
+	if err != nil || there {
+		return err
 	}
-	return err
+	data, err := content.ReadBlob(ctx, p.from, desc)
+	if err != nil {
+		return err
+	}
+	a, err := p.do(ctx, call{
+		method: http.MethodPut, url: u, header: http.Header{"Content-Type": {desc.MediaType}},
+		body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)),
+	})
+	if err != nil {
+		return err
+	}
+	if !a.stored() {
+		return a.err
+	}
+	return nil
+}
+
+func (p *push) hasManifest(ctx context.Context, c call, want digest.Digest) (bool, error) {
+	a, err := p.do(ctx, c)
+	if err != nil {
+		if IsDenied(err) {
+			err = nil // as with blobs
+		}
+		return false, err
+	}
+	switch a.code {
+	case http.StatusOK:
+		return a.header.Get("Docker-Content-Digest") == want.String(), nil
+	case http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed:
+		return false, nil
+	}
+	return false, a.err
 }

@@ -15,20 +15,31 @@ import (
 // errStalled is the cause with which a silent transfer is broken off.
 var errStalled = errors.New("registry sends no data")
 
+// leastBytes must come within the time that a body may stay silent.
+const leastBytes = 1 << 10
+
 // reader reads a blob to its end through as many connections as that takes: one that breaks,
-// ends early or falls silent is replaced from the offset reached. It gives up after a number of
-// connections in a row that brought nothing.
+// ends early or falls silent is replaced from the offset reached. It gives up a host after a
+// number of connections in a row that brought next to nothing.
 type reader struct {
 	name  string
 	size  int64
 	stall time.Duration
 	// open starts a transfer from an offset; the transfer ends with the context.
 	open func(ctx context.Context, offset int64) (io.ReadCloser, error)
+	// next, if not nil, is told why a host is given up, and says whether open now asks another.
+	next func(error) bool
+	// tries is how many connections a host has; attempts if nil.
+	tries func() int
 
 	offset   int64
 	failures int
-	body     io.ReadCloser
-	timer    *time.Timer
+	errs     hostErrors
+	// waited is for how long and got how many bytes of late: the silence that is left.
+	waited time.Duration
+	got    int
+	body   io.ReadCloser
+	timer  *time.Timer
 	// The functions below are bound to the context of the whole transfer. connect makes a
 	// connection, broken says why the current one was broken off by us, nil if it was not.
 	connect func() error
@@ -87,12 +98,9 @@ func (r *reader) Read(p []byte) (int, error) {
 		if left := r.size - r.offset; int64(len(p)) > left {
 			p = p[:left]
 		}
-		r.timer.Reset(r.stall)
-		n, err := r.body.Read(p)
-		r.timer.Stop()
+		n, err := r.readSome(p)
 		r.offset += int64(n)
 		if n > 0 {
-			r.failures = 0
 			return n, nil
 		}
 		if err == nil {
@@ -102,6 +110,19 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// readSome reads from the current connection, which is broken off if it brings too little.
+func (r *reader) readSome(p []byte) (int, error) {
+	start := time.Now()
+	r.timer.Reset(max(r.stall-r.waited, time.Millisecond))
+	n, err := r.body.Read(p)
+	r.timer.Stop()
+	r.waited += time.Since(start)
+	if r.got += n; r.got >= leastBytes {
+		r.waited, r.got, r.failures = 0, 0, 0
+	}
+	return n, err
 }
 
 // checkEnd says whether the body ends where it should. That it is followed by nothing, rather
@@ -133,20 +154,34 @@ func (r *reader) resume(err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	err = unwrapOpen(err)
-	if !r.resumable(err) {
-		return redact(err)
+	r.waited, r.got = 0, 0
+	if r.resumable(err) {
+		if r.failures++; r.failures < r.patience() {
+			return r.reconnect(firstWait << (r.failures - 1))
+		}
+		err = fmt.Errorf("%s: transfer broken at %d of %d bytes: %w", r.name, r.offset, r.size, err)
 	}
-	r.failures++
-	if r.failures >= attempts {
-		return redact(fmt.Errorf("%s: transfer broken at %d of %d bytes: %w", r.name, r.offset, r.size, err))
+	r.errs.add(err)
+	if r.next == nil || !r.next(err) {
+		return redact(r.errs.err())
 	}
-	if werr := r.wait(firstWait << (r.failures - 1)); werr != nil {
-		return werr
+	r.failures = 0
+	return r.reconnect(0)
+}
+
+func (r *reader) patience() int {
+	if r.tries == nil {
+		return attempts
 	}
-	if cerr := r.connect(); cerr != nil {
-		return redact(cerr)
+	return r.tries()
+}
+
+// reconnect makes another connection after a while.
+func (r *reader) reconnect(after time.Duration) error {
+	if err := r.wait(after); err != nil {
+		return err
 	}
-	return nil
+	return redact(r.connect())
 }
 
 // resumable reports whether a transfer can go on after err. Answers of the registry were

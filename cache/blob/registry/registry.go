@@ -20,7 +20,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	dockerauth "github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/openbuildkit/buildkit/session/auth"
 )
 
 // Config is how registries are reached. The zero value works: https, anonymous, no mirrors.
@@ -47,6 +50,8 @@ const (
 	maxWait = 30 * time.Second
 	// stallTime is how long a body may stay silent before its request is made again.
 	stallTime = 60 * time.Second
+	// commitTime is how long a registry may take to store an upload after its last byte.
+	commitTime = 10 * time.Minute
 )
 
 // Client speaks to registries. It may be used concurrently.
@@ -60,6 +65,10 @@ type Client struct {
 	mu         sync.Mutex
 	transports map[transportKey]*transports
 	limits     map[string]*semaphore.Weighted
+	// bench holds mirrors that failed, until they are asked again.
+	bench map[string]time.Time
+	// challenges are what hosts ask for, by scheme and host, without scopes.
+	challenges map[string]dockerauth.Challenge
 }
 
 // New returns a client. Files that the configuration names are read when a registry is first
@@ -74,9 +83,11 @@ func New(cfg Config) *Client {
 	return &Client{
 		cfg:        cfg,
 		header:     http.Header{"User-Agent": {cfg.UserAgent}},
-		salt:       newNonce(),
+		salt:       auth.Nonce(),
 		transports: map[transportKey]*transports{},
 		limits:     map[string]*semaphore.Weighted{},
+		bench:      map[string]time.Time{},
+		challenges: map[string]dockerauth.Challenge{},
 	}
 }
 
@@ -86,6 +97,7 @@ func (c *Client) CloseIdle() {
 	defer c.mu.Unlock()
 	for _, t := range c.transports {
 		t.base.CloseIdleConnections()
+		t.slow.CloseIdleConnections()
 	}
 }
 

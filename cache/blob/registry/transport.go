@@ -17,9 +17,10 @@ import (
 
 // transports are the connections to one host.
 type transports struct {
-	base *http.Transport
-	// lenient is base with http where the host does not speak TLS; it remembers which.
-	lenient http.RoundTripper
+	base, slow *http.Transport
+	// lenient is base, and lenientSlow slow, with http where the host does not speak TLS; they
+	// remember which.
+	lenient, lenientSlow http.RoundTripper
 }
 
 // transportKey is a host with what a request may change of its configuration.
@@ -47,22 +48,49 @@ func (c *Client) transport(host string, hostCfg HostConfig) (*transports, error)
 	base.MaxIdleConns = 0
 	base.MaxIdleConnsPerHost = 2 * c.cfg.MaxConcurrency
 	base.ResponseHeaderTimeout = stallTime
-	t := &transports{base: base, lenient: docker.NewHTTPFallback(base)}
+	base.DisableCompression = true // layers are resumed by their offset as they are
+	// The answer to an upload comes when the registry has stored it, and that may take long.
+	slow := base.Clone()
+	slow.ResponseHeaderTimeout = commitTime
+	t := &transports{
+		base: base, slow: slow,
+		lenient: docker.NewHTTPFallback(base), lenientSlow: docker.NewHTTPFallback(slow),
+	}
 	c.transports[key] = t
 	return t, nil
 }
 
 // registry returns the transport of registry requests.
-func (t *transports) registry(fallback bool) http.RoundTripper {
+func (t *transports) registry(fallback, mirror bool) http.RoundTripper {
+	next := http.RoundTripper(t.base)
 	if fallback {
-		return limitManifests{retry{t.lenient}}
+		next = t.lenient
 	}
-	return limitManifests{retry{t.base}}
+	return identity{limitDocuments{retry{next, tries(mirror)}}}
+}
+
+// uploads returns the transport of requests with large bodies. It repeats none.
+func (t *transports) uploads(fallback bool) http.RoundTripper {
+	if fallback {
+		return t.lenientSlow
+	}
+	return t.slow
 }
 
 // token returns the transport of requests to authorization servers.
 func (t *transports) token() http.RoundTripper {
-	return limitBody{retry{t.base}, maxTokenSize}
+	return limitBody{retry{t.base, attempts}, maxTokenSize}
+}
+
+// identity asks for bodies as they are stored: an offset into an encoded one would be another.
+type identity struct{ next http.RoundTripper }
+
+func (i identity) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Accept-Encoding") != "" {
+		req = req.Clone(req.Context())
+		req.Header.Set("Accept-Encoding", "identity")
+	}
+	return i.next.RoundTrip(req)
 }
 
 // limitBody cuts bodies off.
@@ -79,11 +107,11 @@ func (l limitBody) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// limitManifests cuts the bodies of manifests off: they are read while their size is not known.
-type limitManifests struct{ next http.RoundTripper }
+// limitDocuments cuts the bodies of manifests off: they are read while their size is not known.
+type limitDocuments struct{ next http.RoundTripper }
 
-func (l limitManifests) RoundTrip(req *http.Request) (*http.Response, error) {
-	if strings.Contains(req.URL.Path, "/manifests/") {
+func (l limitDocuments) RoundTrip(req *http.Request) (*http.Response, error) {
+	if strings.Contains(req.URL.Path, "/manifests/") || strings.Contains(req.URL.Path, "/referrers/") {
 		return limitBody{l.next, docker.MaxManifestSize}.RoundTrip(req)
 	}
 	return l.next.RoundTrip(req)
@@ -105,7 +133,11 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 // retry repeats requests that failed for a reason that may pass. What it gives up on is an error
 // even where there was a response, because its caller would repeat those without a wait.
-type retry struct{ next http.RoundTripper }
+type retry struct {
+	next http.RoundTripper
+	// tries is how often a request is made, 1 for once.
+	tries int
+}
 
 func (r retry) RoundTrip(req *http.Request) (*http.Response, error) {
 	for n := 1; ; n++ {
@@ -114,7 +146,7 @@ func (r retry) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
-		if n == attempts || wait > maxWait || !rewindable(req) {
+		if n >= r.tries || wait > r.longest() || !rewindable(req) {
 			return nil, giveUp(resp, err, n)
 		}
 		if resp != nil {
@@ -129,15 +161,23 @@ func (r retry) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// longest is how long a registry may ask to wait. Where another host can be asked, that is better.
+func (r retry) longest() time.Duration {
+	if r.tries < attempts {
+		return time.Second
+	}
+	return maxWait
+}
+
 // verdict says whether attempt n may be repeated, and after what time.
 func verdict(req *http.Request, resp *http.Response, err error, n int) (time.Duration, bool) {
 	if req.Context().Err() != nil {
 		return 0, false
 	}
-	wait := firstWait << (n - 1)
-	wait += time.Duration((rand.Float64() - 0.5) / 2 * float64(wait))
+	wait := backoff(n)
 	if err != nil {
-		return wait, idempotent(req.Method) && passing(err)
+		// A server that was silent for a whole minute is asked once more, not four times.
+		return wait, idempotent(req.Method) && passing(err) && (n == 1 || !timedOut(err))
 	}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
@@ -148,6 +188,13 @@ func verdict(req *http.Request, resp *http.Response, err error, n int) (time.Dur
 	return 0, false
 }
 
+// backoff is the wait after attempt n: twice as long each time, and a little different for each
+// who waits.
+func backoff(n int) time.Duration {
+	wait := firstWait << (n - 1)
+	return wait + time.Duration((rand.Float64()-0.5)/2*float64(wait))
+}
+
 func idempotent(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodPut
 }
@@ -155,11 +202,15 @@ func idempotent(method string) bool {
 // passing reports whether a failed exchange may work the next time. A refused connection or an
 // unknown host will not, within the time that a user waits for an answer.
 func passing(err error) bool {
-	var timeout interface{ Timeout() bool }
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		strings.Contains(err.Error(), "server closed idle connection") ||
-		errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(err, syscall.ETIMEDOUT) && !dialing(err)
+		timedOut(err) && !errors.Is(err, syscall.ETIMEDOUT) && !dialing(err)
+}
+
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func dialing(err error) bool { return strings.Contains(err.Error(), "dial tcp") }

@@ -76,7 +76,7 @@ func TestRetry(t *testing.T) {
 				req, err := http.NewRequestWithContext(t.Context(), method, "http://registry.test/v2/", http.NoBody)
 				require.NoError(t, err)
 				s, start := &script{answers: tc.answers}, time.Now()
-				resp, err := retry{s}.RoundTrip(req)
+				resp, err := retry{s, attempts}.RoundTrip(req)
 				if tc.err == "" {
 					require.NoError(t, err)
 					require.NoError(t, resp.Body.Close())
@@ -98,7 +98,7 @@ func TestRetryEndsWithTheContext(t *testing.T) {
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://registry.test/v2/", http.NoBody)
 		require.NoError(t, err)
-		resp, err := retry{&script{answers: []any{500}}}.RoundTrip(req) //nolint:bodyclose // there is no response
+		resp, err := retry{&script{answers: []any{500}}, attempts}.RoundTrip(req) //nolint:bodyclose // there is no response
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Nil(t, resp)
 	})

@@ -32,6 +32,8 @@ type Options struct {
 	TLS bool
 	// Users are names and passwords; anybody is let in if there are none.
 	Users map[string]string
+	// Tokens, if not nil, says who may do what; Users are not looked at then.
+	Tokens *TokenServer
 }
 
 // Server is a running registry.
@@ -56,7 +58,13 @@ func Start(t testing.TB, opt Options) *Server {
 		s.CA = writeCertificates(t, dir)
 		fmt.Fprintf(cfg, "  tls: {certificate: %[1]s/cert.pem, key: %[1]s/key.pem}\n", dir)
 	}
-	if len(opt.Users) > 0 {
+	switch {
+	case opt.Tokens != nil:
+		bundle := filepath.Join(dir, "tokens.pem")
+		writePEM(t, bundle, "CERTIFICATE", opt.Tokens.cert)
+		fmt.Fprintf(cfg, "auth:\n  token: {realm: %q, service: %q, issuer: %q, rootcertbundle: %q}\n",
+			opt.Tokens.URL, tokenService, tokenIssuer, bundle)
+	case len(opt.Users) > 0:
 		writeUsers(t, filepath.Join(dir, "htpasswd"), opt.Users)
 		fmt.Fprintf(cfg, "auth:\n  htpasswd: {realm: test, path: %s/htpasswd}\n", dir)
 	}
