@@ -87,7 +87,7 @@ func (m *Manager) Get(_ context.Context, id string) (*Ref, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.records[id]
-	if r == nil || r.state.Mutable {
+	if r == nil || r.state.Mutable || r.twin != nil && r.twin.handles > 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
 	return m.open(r), nil
@@ -102,37 +102,30 @@ func (m *Manager) open(r *record) *Ref {
 // GetMutable opens a retained mutable record; ErrLocked if somebody has it. When it returns, what
 // was committed from it without being built upon is dropped for good, also if the machine stops.
 func (m *Manager) GetMutable(ctx context.Context, id string) (*MutableRef, error) {
+	ref, err := m.Reopen(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := ref.BeginWrite(ctx); err != nil {
+		return nil, errors.Join(err, ref.Release(ctx))
+	}
+	return ref, nil
+}
+
+// Reopen is GetMutable for those who may find that there is nothing to write. Until BeginWrite
+// nothing is dropped or stored; while the handle is held, what was committed cannot be opened.
+func (m *Manager) Reopen(id string) (*MutableRef, error) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	r := m.records[id]
 	if r == nil || !r.state.Mutable {
-		m.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
 	if r.inUse() || r.twin != nil && (r.twin.inUse() || r.twin.children > 0) {
-		m.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s", ErrLocked, id)
 	}
-	var drop []*record
-	if r.twin != nil {
-		r.usage.Count += r.twin.usage.Count
-		drop = m.drop(r.twin)
-	}
 	r.handles++
-	r.writes++
-	r.size = -1
-	r.state.Writing, r.state.Boot = true, m.boot
-	m.put(r)
-	m.mu.Unlock()
-	ref := &MutableRef{m: m, rec: r}
-	// Before anybody writes: else the dropped record, and values that tell of the contents,
-	// could outlive a crash that the new contents outlive too.
-	err := m.store.Flush()
-	err = errors.Join(err, m.remove(ctx, drop))
-	m.dropped(idsOf(drop))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open cache record %s for writing: %w", id, err), ref.Release(ctx))
-	}
-	return ref, nil
+	return &MutableRef{m: m, rec: r, reading: true}, nil
 }
 
 // New makes a mutable tree on top of parent, nil for an empty one. The parent is made real first.

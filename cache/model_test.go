@@ -69,7 +69,7 @@ func (m *model) step() {
 		m.releaseOne()
 	case op < 65:
 		m.get()
-	case op < 72:
+	case op < 74:
 		m.getMutable()
 	case op < 80:
 		m.addBlob()
@@ -228,7 +228,7 @@ func (m *model) getMutable() {
 	if tree == nil {
 		return
 	}
-	ref, err := m.GetMutable(m.ctx, id)
+	ref, err := m.Reopen(id)
 	if !tree.mutable {
 		require.ErrorIs(m.t, err, cache.ErrNotFound)
 		return
@@ -239,6 +239,31 @@ func (m *model) getMutable() {
 		return
 	}
 	require.NoError(m.t, err)
+	if twin != nil {
+		_, err = m.Get(m.ctx, tree.twin)
+		require.ErrorIs(m.t, err, cache.ErrNotFound, "its tree may be about to change")
+	}
+	switch m.rnd.IntN(3) {
+	case 0:
+		require.NoError(m.t, ref.Release(m.ctx))
+		return
+	case 1:
+		im, err := ref.Commit(m.ctx)
+		require.NoError(m.t, err)
+		m.refs = append(m.refs, im)
+		if twin != nil {
+			require.Equal(m.t, tree.twin, im.ID(), "nothing was written")
+			twin.handles++
+			return
+		}
+		tree.twin = im.ID()
+		m.trees[im.ID()] = &modelTree{parent: tree.parent, files: maps.Clone(tree.files), handles: 1, twinOf: id}
+		if p := m.trees[tree.parent]; p != nil {
+			p.children++
+		}
+		return
+	}
+	require.NoError(m.t, ref.BeginWrite(m.ctx))
 	if twin != nil {
 		m.forget(tree.twin)
 	}

@@ -18,6 +18,8 @@ type MutableRef struct {
 	m        *Manager
 	rec      *record
 	released atomic.Bool
+	// reading is set until BeginWrite, guarded by Manager.mu.
+	reading bool
 }
 
 // ID returns the record's id.
@@ -48,10 +50,56 @@ func (r *MutableRef) Mount(_ context.Context, readonly bool) (snapshot.Mountable
 	return &mutableMount{r.m, r.rec, readonly}, nil
 }
 
+// BeginWrite has to return before the tree of a handle of Reopen is written to. What was committed
+// from it is dropped then for good, also if the machine stops. Calls do not overlap; after the
+// first one, and for other handles, it does nothing.
+func (r *MutableRef) BeginWrite(ctx context.Context) error {
+	m, rec := r.m, r.rec
+	m.mu.Lock()
+	if !r.reading {
+		m.mu.Unlock()
+		return nil
+	}
+	if rec.gone {
+		m.mu.Unlock()
+		return fmt.Errorf("open cache record %s for writing: %w", rec.id, ErrLost)
+	}
+	r.reading = false
+	drop := m.dropTwin(rec)
+	rec.writes++
+	rec.size = -1
+	rec.state.Writing, rec.state.Boot = true, m.boot
+	m.put(rec)
+	m.mu.Unlock()
+	// Before anybody writes: else the dropped record, and values that tell of the contents,
+	// could outlive a crash that the new contents outlive too.
+	err := m.store.Flush()
+	err = errors.Join(err, m.remove(ctx, drop))
+	m.dropped(idsOf(drop))
+	if err != nil {
+		return fmt.Errorf("open cache record %s for writing: %w", rec.id, err)
+	}
+	return nil
+}
+
+// dropTwin makes the record that was committed from a mutable one, which is held, unknown, and
+// returns what has to be removed. The caller holds mu.
+func (m *Manager) dropTwin(r *record) []*record {
+	if r.twin == nil {
+		return nil
+	}
+	r.usage.Count += r.twin.usage.Count
+	// For a moment nobody holds their tree.
+	r.handles--
+	defer func() { r.handles++ }()
+	return m.drop(r.twin)
+}
+
 // Commit ends the writing and returns the immutable tree. The handle is used up. A tree that was
 // made with Retain stays what it is on disk until the immutable one is built upon or read as a
 // blob; until then, and when no handle on the immutable one is left, GetMutable with the id of
 // the mutable one goes on writing and the immutable one is dropped. Disk usage shows the two once.
+// What was reopened and not written to gives the immutable tree of before.
 func (r *MutableRef) Commit(_ context.Context) (*Ref, error) {
 	if r.released.Swap(true) {
 		return nil, fmt.Errorf("commit cache record %s: the handle is used up", r.rec.id)
@@ -61,6 +109,10 @@ func (r *MutableRef) Commit(_ context.Context) (*Ref, error) {
 	defer m.mu.Unlock()
 	if r.rec.gone {
 		return nil, fmt.Errorf("commit cache record %s: %w", r.rec.id, ErrLost)
+	}
+	if twin := r.rec.twin; r.reading && twin != nil {
+		r.rec.handles--
+		return m.open(twin), nil
 	}
 	r.rec.state.Writing = false
 	if !r.rec.retain {

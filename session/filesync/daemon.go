@@ -39,6 +39,9 @@ func Receive(ctx context.Context, c *session.Caller, opt ReceiveOpt) error {
 		return err
 	}
 	defer dest.Close()
+	if opt.Changing != nil {
+		dest.changing = sync.OnceValue(opt.Changing)
+	}
 	ropt, err := opt.receiver()
 	if err != nil {
 		return err

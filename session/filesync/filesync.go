@@ -39,7 +39,7 @@ const (
 	// DiffMetadata takes a file as unchanged if its description is and, where the sender is able
 	// to tell, its inode and change time.
 	DiffMetadata Differ = iota
-	// DiffNone asks for every file.
+	// DiffNone asks for every file, unless its inode and change time tell that it is the same.
 	DiffNone
 )
 
@@ -73,9 +73,12 @@ type ReceiveOpt struct {
 	Differ Differ
 	// PrevState is what an earlier Receive wrote to NextState when it succeeded, for the same
 	// Dest, which nobody has changed since. Nil asks for every file. The caller stores the state
-	// beside the tree and must have removed it from there before it calls Receive, so that a
+	// beside the tree and must have removed it from there when Changing returns, so that a
 	// transfer that fails leaves none.
 	PrevState io.Reader
+	// Changing, if not nil, is called once before the first change of Dest, and not at all if
+	// nothing is changed: then PrevState is as good as NextState. Its error ends the transfer.
+	Changing func() error
 	// NextState, if not nil, receives the state for the next transfer. It is of no use if
 	// Receive fails.
 	NextState io.Writer

@@ -5,6 +5,7 @@ package filesync_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,6 +116,72 @@ func TestOnlyWhatMayHaveChangedIsAskedFor(t *testing.T) {
 	require.NoError(t, os.Remove(f))
 	require.Equal(t, []string{"d00/e01/f07"}, sync(&state))
 	require.Equal(t, tree(t, src), tree(t, dst))
+}
+
+func TestTheFirstChangeIsAnnounced(t *testing.T) {
+	src, dst := tmpfs(t), tmpfs(t)
+	plant(t, src)
+	waitForSettledTimes(t, src)
+	_, c := sessiontest.Connect(t, filesync.NewProvider(map[string]fsutil.FS{"src": localFS(t, src)}))
+	var state bytes.Buffer
+	receive(t, c, filesync.ReceiveOpt{Dest: dst, NextState: &state})
+	var calls atomic.Int64
+	opt := filesync.ReceiveOpt{Name: "src", Dest: dst, PrevState: bytes.NewReader(slices.Clone(state.Bytes()))}
+	opt.Changing = func() error { calls.Add(1); return nil }
+	require.NoError(t, os.WriteFile(filepath.Join(src, "new"), []byte("x"), 0o644))
+	require.NoError(t, os.RemoveAll(filepath.Join(src, "large")))
+	before := tree(t, dst)
+	failing := opt
+	failing.Changing = func() error { return errors.New("not now") }
+	require.ErrorContains(t, filesync.Receive(t.Context(), c, failing), "not now")
+	require.Equal(t, before, tree(t, dst))
+
+	opt.PrevState = bytes.NewReader(slices.Clone(state.Bytes()))
+	receive(t, c, opt)
+	require.Equal(t, int64(1), calls.Load())
+	require.Equal(t, tree(t, src), tree(t, dst))
+}
+
+func TestNothingIsChangedOfWhatIsTheSame(t *testing.T) {
+	for name, tc := range map[string]struct {
+		differ  filesync.Differ
+		foreign bool
+		changes bool
+	}{
+		"by metadata":                   {differ: filesync.DiffMetadata},
+		"by metadata, foreign client":   {differ: filesync.DiffMetadata, foreign: true},
+		"by change tokens":              {differ: filesync.DiffNone},
+		"not at all without any tokens": {differ: filesync.DiffNone, foreign: true, changes: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := tmpfs(t), tmpfs(t)
+			many(t, src, 20)
+			age(t, src)
+			waitForSettledTimes(t, src)
+			c := offering(t, src)
+			if tc.foreign {
+				_, c = sessiontest.Connect(t, foreign(src, ""))
+			}
+			var state bytes.Buffer
+			receive(t, c, filesync.ReceiveOpt{Dest: dst, NextState: &state, Differ: tc.differ})
+			changed := false
+			receive(t, c, filesync.ReceiveOpt{Dest: dst, PrevState: &state, Differ: tc.differ, Changing: func() error {
+				changed = true
+				return nil
+			}})
+			require.Equal(t, tc.changes, changed)
+			require.Equal(t, tree(t, src), tree(t, dst))
+		})
+	}
+}
+
+// age makes everything in a directory an hour older.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	past := time.Now().Add(-time.Hour)
+	require.NoError(t, filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chtimes(p, past, past))
+	}))
 }
 
 func TestFilesThatHaveJustChangedAreAskedForOnce(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -91,12 +92,15 @@ func newReceiver(s stream, t *tree, opt receiveOpt) (*receiver, error) {
 	switch {
 	case opt.merge:
 		r.old = noTree{}
-	case opt.prev != nil && opt.differ == DiffMetadata:
+	case opt.prev != nil:
 		old, err := newStateReader(opt.prev)
 		if err != nil {
 			return nil, err
 		}
 		r.old, r.racy = old, old.racy
+		if opt.differ == DiffNone {
+			r.racy = math.MinInt64
+		}
 	default:
 		r.old = &diskTree{tree: t}
 	}

@@ -15,6 +15,8 @@ import (
 // of it. It keeps the handles of directories that were used last. It may be used concurrently.
 type tree struct {
 	root *os.Root
+	// changing returns before anything is changed, with an error if that must not be.
+	changing func() error
 
 	mu     sync.Mutex
 	open   map[string]*list.Element // of *dirHandle
@@ -39,7 +41,7 @@ func openTree(path string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{root: root, open: map[string]*list.Element{}, recent: list.New()}, nil
+	return &tree{root: root, changing: func() error { return nil }, open: map[string]*list.Element{}, recent: list.New()}, nil
 }
 
 // Close closes all handles that are not in use.
@@ -52,8 +54,11 @@ func (t *tree) Close() error {
 	return t.root.Close()
 }
 
-// at returns the handle of the directory of p, and the name of p in it.
+// at returns the handle of the directory of p, and the name of p in it, to change something there.
 func (t *tree) at(p string) (*dirHandle, string, error) {
+	if err := t.changing(); err != nil {
+		return nil, "", err
+	}
 	parent := parentOf(p)
 	d, err := t.dir(parent)
 	if parent != "" {
@@ -127,6 +132,9 @@ func (d *dirHandle) release() {
 
 // remove removes a path and all below it, if it is there.
 func (t *tree) remove(p string) error {
+	if err := t.changing(); err != nil {
+		return err
+	}
 	t.forget(p)
 	return t.root.RemoveAll(filepath.FromSlash(p))
 }

@@ -219,5 +219,8 @@ func (t *tree) link(st *types.Stat) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := t.changing(); err != nil {
+		return err
+	}
 	return t.root.Link(target, path)
 }

@@ -150,7 +150,11 @@ func (s *Store) DropResults(results []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range results {
-		for _, id := range s.owners(r) {
+		owners := s.owners(r)
+		if len(owners) == 0 {
+			continue
+		}
+		for _, id := range owners {
 			rs := slices.DeleteFunc(s.Results(id), func(old Result) bool { return old.ID == r })
 			s.t.put(resultsBucket, string(id[:]), encodeResults(rs))
 			if len(rs) == 0 {

@@ -25,6 +25,9 @@ const schema = 1
 const (
 	// delay is how long a write waits for company.
 	delay = 50 * time.Millisecond
+	// usageDelay is how long the usage of records does, which changes with every build, also with
+	// those that change nothing else.
+	usageDelay = 10 * time.Second
 	// retryDelay is how long writes wait after the disk has refused them.
 	retryDelay = time.Second
 	// maxPending is how many bytes of values may wait.
@@ -54,6 +57,7 @@ type Store struct {
 	// inFlight is being written.
 	inFlight batch
 	timer    *time.Timer
+	due      time.Time // of the timer
 	closed   bool
 }
 
@@ -138,12 +142,12 @@ func (s *Store) Indexes(fn func(id, key, index string)) error {
 
 // PutRecord stores a record.
 func (s *Store) PutRecord(id string, record []byte) {
-	s.put(func(b *batch) { b.records[id] = record; b.size += len(record) })
+	s.put(delay, func(b *batch) { b.records[id] = record; b.size += len(record) })
 }
 
-// PutUsage stores the usage of a record.
+// PutUsage stores the usage of a record. It may take longer to be on disk than anything else.
 func (s *Store) PutUsage(id string, usage []byte) {
-	s.put(func(b *batch) { b.usage[id] = usage })
+	s.put(usageDelay, func(b *batch) { b.usage[id] = usage })
 }
 
 // PutValue stores a value beside a record; nil deletes it.
@@ -153,12 +157,12 @@ func (s *Store) PutValue(id, key string, value []byte, index string) {
 		stored = binary.AppendUvarint(make([]byte, 0, len(index)+len(value)+4), uint64(len(index)))
 		stored = append(append(stored, index...), value...)
 	}
-	s.put(func(b *batch) { b.values[id+"\x00"+key] = stored; b.size += len(stored) })
+	s.put(delay, func(b *batch) { b.values[id+"\x00"+key] = stored; b.size += len(stored) })
 }
 
 // DeleteRecord deletes a record, its usage and the values with the given keys.
 func (s *Store) DeleteRecord(id string, valueKeys []string) {
-	s.put(func(b *batch) {
+	s.put(delay, func(b *batch) {
 		b.records[id], b.usage[id] = nil, nil
 		for _, key := range valueKeys {
 			b.values[id+"\x00"+key] = nil
@@ -199,18 +203,27 @@ func splitValue(stored []byte) (index, value []byte, err error) {
 	return stored[width : width+int(n)], stored[width+int(n):], nil
 }
 
-func (s *Store) put(change func(*batch)) {
+func (s *Store) put(wait time.Duration, change func(*batch)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	change(&s.pending)
-	switch {
+	if s.pending.size > maxPending {
+		wait = 0
+	}
+	s.flushIn(wait)
+}
+
+// flushIn has what is pending written after a while, if not before. The caller holds mu.
+func (s *Store) flushIn(wait time.Duration) {
+	switch due := time.Now().Add(wait); {
 	case s.timer == nil:
-		s.timer = time.AfterFunc(delay, s.background)
-	case s.pending.size > maxPending:
-		s.timer.Reset(0)
+		s.timer, s.due = time.AfterFunc(wait, s.background), due
+	case due.Before(s.due):
+		s.timer.Reset(wait)
+		s.due = due
 	}
 }
 
@@ -222,8 +235,8 @@ func (s *Store) background() {
 	log.L.WithError(err).Error("cache records cannot be stored, trying again")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed && s.timer == nil {
-		s.timer = time.AfterFunc(retryDelay, s.background)
+	if !s.closed {
+		s.flushIn(retryDelay)
 	}
 }
 

@@ -94,16 +94,18 @@ type tree struct {
 	ref *cache.MutableRef
 	// fresh is true for a tree that was made just now.
 	fresh bool
+	// changed is true if the tree is not what it was at the end of the last transfer.
+	changed bool
 }
 
 // open returns the tree of the last build, or a new one if there is none or it is in use.
 func (i *instance) open(ctx context.Context, c *session.Caller) (*tree, error) {
 	index := i.index(c)
 	for _, id := range i.src.cfg.Cache.Search(valueKey, index) {
-		ref, err := i.src.cfg.Cache.GetMutable(ctx, id)
+		ref, err := i.src.cfg.Cache.Reopen(id)
 		switch {
 		case err == nil:
-			return &tree{i, ref, false}, nil
+			return &tree{instance: i, ref: ref}, nil
 		case errors.Is(err, cache.ErrLocked), errors.Is(err, cache.ErrNotFound), errors.Is(err, cache.ErrLost):
 		default:
 			return nil, err
@@ -116,7 +118,7 @@ func (i *instance) open(ctx context.Context, c *session.Caller) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tree{i, ref, true}
+	t := &tree{instance: i, ref: ref, fresh: true, changed: true}
 	if err := ref.SetValue(valueKey, []byte(i.id.Name), index); err != nil {
 		return nil, errors.Join(err, t.giveUp(ctx))
 	}
@@ -139,7 +141,7 @@ func (t *tree) receive(ctx context.Context, c *session.Caller) (*cache.Ref, erro
 	prev := t.ref.Value(valueState)
 	l := newListing(t.src.sums.take(t.ref.ID()))
 	state, err := t.transfer(ctx, c, prev, l)
-	if err == nil && len(state) > 0 {
+	if err == nil && t.changed && len(state) > 0 {
 		err = t.ref.SetValue(valueState, state, "")
 	}
 	if err != nil {
@@ -151,7 +153,7 @@ func (t *tree) receive(ctx context.Context, c *session.Caller) (*cache.Ref, erro
 		return nil, errors.Join(err, t.giveUp(ctx))
 	}
 	if !t.id.MetadataOnly {
-		if t.src.cfg.Checksums != nil {
+		if t.changed && t.src.cfg.Checksums != nil {
 			t.src.cfg.Checksums.Seed(ref, l.entries)
 		}
 		t.src.sums.put(id, l.sums())
@@ -161,11 +163,6 @@ func (t *tree) receive(ctx context.Context, c *session.Caller) (*cache.Ref, erro
 
 // transfer receives into the mounted tree and returns the state for the next time.
 func (t *tree) transfer(ctx context.Context, c *session.Caller, prev []byte, l *listing) (_ []byte, err error) {
-	if prev != nil {
-		if err := t.ref.SetValue(valueState, nil, ""); err != nil {
-			return nil, err
-		}
-	}
 	m, err := t.ref.Mount(ctx, false)
 	if err != nil {
 		return nil, err
@@ -183,6 +180,7 @@ func (t *tree) transfer(ctx context.Context, c *session.Caller, prev []byte, l *
 		FollowPaths:     t.id.FollowPaths,
 
 		Dest:      dir,
+		Changing:  func() error { return t.begin(ctx) },
 		Differ:    t.id.Differ,
 		NextState: &state,
 
@@ -196,11 +194,22 @@ func (t *tree) transfer(ctx context.Context, c *session.Caller, prev []byte, l *
 	}
 	if prev != nil {
 		opt.PrevState = bytes.NewReader(prev)
+	} else {
+		t.changed = true
 	}
 	if err := filesync.Receive(ctx, c, opt); err != nil {
 		return nil, err
 	}
 	return state.Bytes(), nil
+}
+
+// begin prepares the tree, and what is stored beside it, for the first change.
+func (t *tree) begin(ctx context.Context) error {
+	t.changed = true
+	if err := t.ref.BeginWrite(ctx); err != nil {
+		return err
+	}
+	return t.ref.SetValue(valueState, nil, "")
 }
 
 // progress shows the bytes that have come.
