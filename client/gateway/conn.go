@@ -145,6 +145,9 @@ func (c *Conn) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt Resol
 	if opt.HTTPChecksum != nil {
 		req.HTTP = &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: opt.HTTPChecksum}
 	}
+	if opt.GitObject {
+		req.Git = &gatewaypb.ResolveSourceGitRequest{ReturnObject: true}
+	}
 	resp, err := c.bridge.ResolveSourceMeta(ctx, req)
 	if err != nil {
 		return nil, err

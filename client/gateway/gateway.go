@@ -160,6 +160,8 @@ type ResolveOpt struct {
 	NoConfig bool
 	// HTTPChecksum has the file of a url hashed in another way; nil if that is not wanted.
 	HTTPChecksum *gatewaypb.ChecksumRequest
+	// GitObject has the commit, and the tag if there is one, returned as git stores them.
+	GitObject bool
 }
 
 // SourceMeta identifies a source. Op is the source after policies were applied; of the others,

@@ -11,6 +11,7 @@ package dockerfile
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/patternmatcher"
@@ -60,6 +61,7 @@ type build struct {
 	dockerfile *instruction.Dockerfile
 	lintConfig lint.Config
 	ignore     func() (*ignoreFile, error)
+	epochs     epochs
 }
 
 func (b *build) run(ctx context.Context) (*gateway.Result, error) {
@@ -127,6 +129,7 @@ type platformResult struct {
 	ref      gateway.Reference
 	config   []byte
 	base     []byte
+	epoch    *time.Time
 }
 
 // platforms builds for all platforms at once. Warnings are those of the first one.
@@ -157,7 +160,7 @@ func (b *build) platform(ctx context.Context, p ocispec.Platform, linter *lint.L
 	if err != nil {
 		return platformResult{}, err
 	}
-	out := platformResult{platform: p, base: res.BaseConfig}
+	out := platformResult{platform: p, base: res.BaseConfig, epoch: res.Image.Created}
 	if out.config, err = res.Config(); err != nil {
 		return out, err
 	}
@@ -183,6 +186,11 @@ func (b *build) lower(ctx context.Context, p ocispec.Platform, linter *lint.Lint
 	if err != nil {
 		return nil, nil, err
 	}
+	t, err := b.epoch(ctx, l)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.SetEpoch(t)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.answerAll(gctx, l) })
 	g.Go(func() (err error) {
@@ -216,7 +224,6 @@ func (b *build) lowerOptions(p ocispec.Platform, linter *lint.Linter, tree func(
 		PlatformNames:  o.multiPlatform,
 		BuildArgs:      o.buildArgs,
 		Labels:         o.labels,
-		Epoch:          o.epoch,
 		NoCache:        o.noCache,
 		NoCacheAll:     o.noCacheAll,
 		Context:        tree,
@@ -244,8 +251,8 @@ func (b *build) combine(results []platformResult) (*gateway.Result, error) {
 		if r.base != nil {
 			out.SetMeta(keyBaseConfig+suffix, r.base)
 		}
-		if b.opts.epoch != nil {
-			out.SetMeta(keyEpoch+suffix, epochText(b.opts.epoch))
+		if r.epoch != nil {
+			out.SetMeta(keyEpoch+suffix, epochText(r.epoch))
 		}
 	}
 	return out, setPlatforms(out, results)

@@ -34,6 +34,9 @@ func (b *build) localTree(name, hint, title string, opts ...llb.LocalOption) llb
 	if id := b.opts.sessions[name]; id != "" {
 		session = id
 	}
+	if given := b.opts.raw[optSharedKey+name]; given != "" {
+		hint = given
+	}
 	opts = append(opts, llb.SharedKeyHint(hint), llb.CustomName(title))
 	if session != "" {
 		opts = append(opts, llb.SessionID(session))

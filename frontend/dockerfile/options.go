@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
@@ -28,6 +27,7 @@ const (
 	optLabel          = "label:"
 	optContext        = "context:"
 	optLocalSession   = "local-sessionid:"
+	optSharedKey      = "sharedkey:localdir:"
 	optTarget         = "target"
 	optFilename       = "filename"
 	optPlatform       = "platform"
@@ -87,7 +87,6 @@ type options struct {
 	noCacheAll   bool
 	cacheImports []gateway.CacheImport
 	resolveMode  llb.ResolveMode
-	epoch        *time.Time
 	process      lower.Process
 
 	// check replaces what the Dockerfile says of checks, if not nil.
@@ -238,21 +237,7 @@ func (o *options) parseMisc(gateway.BuildOpts) (err error) {
 			return fmt.Errorf("invalid boolean value for %s: %s", argKeepGitDir, v)
 		}
 	}
-	o.epoch, err = parseEpoch(o.buildArgs[lower.EpochArg])
-	return err
-}
-
-// parseEpoch reads the time of everything that is made; nil if there is none.
-func parseEpoch(value string) (*time.Time, error) {
-	if value == "" {
-		return nil, nil
-	}
-	sec, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("invalid %s: %s", lower.EpochArg, value)
-	}
-	t := time.Unix(sec, 0).UTC()
-	return &t, nil
+	return nil
 }
 
 func (o *options) parseProcess(gateway.BuildOpts) (err error) {

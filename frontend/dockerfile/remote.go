@@ -84,19 +84,11 @@ func inputTree(inputs map[string]*pb.Definition, name string) (*llb.State, error
 // fetchContext downloads a context. An archive is unpacked; anything else is the Dockerfile.
 func (b *build) fetchContext(ctx context.Context, url string) (*llb.State, error) {
 	tree := llb.HTTP(url, llb.Filename(remoteFile), internalName("load remote build context"))
-	def, err := tree.Marshal(ctx)
-	if err != nil {
-		return nil, err
-	}
-	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def})
+	ref, err := b.solveTree(ctx, tree)
 	if err != nil {
 		return nil, fmt.Errorf("failed to resolve context: %w", err)
 	}
-	ref, err := res.SingleRef()
-	if err != nil {
-		return nil, err
-	}
-	head, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: remoteFile, Range: &gateway.FileRange{Length: 1024}})
+	head, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: remoteFile, Range: &gateway.FileRange{Length: archiveHead}})
 	if err != nil {
 		return nil, fmt.Errorf("failed to read downloaded context: %w", err)
 	}
@@ -104,9 +96,30 @@ func (b *build) fetchContext(ctx context.Context, url string) (*llb.State, error
 		b.opts.filename = remoteFile
 		return &tree, nil
 	}
-	unpacked := llb.Scratch().File(llb.Copy(tree, "/"+remoteFile, "/", llb.UnpackArchive(), llb.CreateDestPath()))
+	unpacked := unpack(tree)
 	return &unpacked, nil
 }
+
+// solveTree has a tree solved.
+func (b *build) solveTree(ctx context.Context, tree llb.State) (gateway.Reference, error) {
+	def, err := tree.Marshal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := b.client.Solve(ctx, gateway.SolveRequest{Definition: def})
+	if err != nil {
+		return nil, err
+	}
+	return res.SingleRef()
+}
+
+// unpack returns what the archive in a tree that was fetched as one file holds.
+func unpack(tree llb.State) llb.State {
+	return llb.Scratch().File(llb.Copy(tree, "/"+remoteFile, "/", llb.UnpackArchive(), llb.CreateDestPath()))
+}
+
+// archiveHead is how much of a file tells whether it is an archive, in bytes.
+const archiveHead = 1024
 
 // isArchive tells from its first bytes whether a file is a tar archive, compressed or not.
 func isArchive(head []byte) bool {

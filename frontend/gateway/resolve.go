@@ -74,6 +74,7 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 		NoConfig:    req.GetImage().GetNoConfig(),
 
 		HTTPChecksum: req.GetHTTP().GetChecksumRequest(),
+		GitObject:    req.GetGit().GetReturnObject(),
 	})
 	if err != nil {
 		return nil, err

@@ -11,9 +11,6 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
 )
 
-// EpochArg is the build argument with the time of everything that is made.
-const EpochArg = "SOURCE_DATE_EPOCH"
-
 // scanPrefix begins the arguments that only tell which stages are scanned.
 const scanPrefix = "BUILDKIT_SBOM_SCAN_"
 
@@ -93,12 +90,7 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 	var message strings.Builder
 	message.WriteString("ARG")
 	for i, a := range arg.Args {
-		value := values[i]
-		if v, ok := b.opt.BuildArgs[a.Name]; ok {
-			value = &v
-		} else if v, ok := b.args.Get(a.Name); ok && value == nil {
-			value = &v
-		}
+		value := b.argValue(a.Name, values[i])
 		message.WriteString(" " + a.Name)
 		s.args.set(a.Name, "")
 		if value == nil {
@@ -111,8 +103,22 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 			s.setEnv(a.Name, *value)
 		}
 	}
-	s.commit(b.opt.Epoch, message.String(), false)
+	s.commit(b.epoch, message.String(), false)
 	return nil
+}
+
+// argValue returns the value of an argument in a stage: that of the build, else the default of the
+// stage, else that of the global argument; nil without any.
+func (b *Build) argValue(name string, def *string) *string {
+	if v, ok := b.opt.BuildArgs[name]; ok {
+		return &v
+	}
+	if def == nil {
+		if v, ok := b.args.Get(name); ok {
+			return &v
+		}
+	}
+	return def
 }
 
 // argList returns the arguments of a stage for its history: their number and values.

@@ -130,7 +130,7 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 		s.state = s.state.File(action, append(common, llb.CustomName(name))...)
 	}
 	history.WriteString(" " + t.dest + " # buildkit")
-	s.commit(b.opt.Epoch, history.String(), true)
+	s.commit(b.epoch, history.String(), true)
 	return nil
 }
 

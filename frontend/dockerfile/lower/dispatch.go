@@ -280,12 +280,12 @@ func (b *Build) lowerCmd(s *stage, c *cmd) error {
 		return b.stopSignal(s, inst)
 	case *instruction.Shell:
 		s.image.Config.Shell = inst.Shell
-		s.commit(b.opt.Epoch, fmt.Sprintf("SHELL %v", inst.Shell), false)
+		s.commit(b.epoch, fmt.Sprintf("SHELL %v", inst.Shell), false)
 	case *instruction.Onbuild:
 		s.image.Config.OnBuild = append(s.image.Config.OnBuild, inst.Trigger)
 	case *instruction.Maintainer:
 		s.image.Author = inst.Author
-		s.commit(b.opt.Epoch, "MAINTAINER "+inst.Author, false)
+		s.commit(b.epoch, "MAINTAINER "+inst.Author, false)
 	default:
 		return fmt.Errorf("instruction %T is not known", inst)
 	}
@@ -301,7 +301,7 @@ func (b *Build) env(s *stage, env *instruction.Env) error {
 		s.setEnv(p.Key, p.Value)
 		s.imageEnv.set(p.Key, p.Value)
 	}
-	s.commit(b.opt.Epoch, "ENV"+joinPairs(pairs), false)
+	s.commit(b.epoch, "ENV"+joinPairs(pairs), false)
 	return nil
 }
 
@@ -321,7 +321,7 @@ func (b *Build) label(s *stage, label *instruction.Label) error {
 	for _, p := range pairs {
 		s.image.setLabel(p.Key, p.Value)
 	}
-	s.commit(b.opt.Epoch, "LABEL"+joinPairs(pairs), false)
+	s.commit(b.epoch, "LABEL"+joinPairs(pairs), false)
 	return nil
 }
 
@@ -332,7 +332,7 @@ func (b *Build) user(s *stage, user *instruction.User) error {
 	}
 	s.image.Config.User = name
 	s.state = s.state.User(name)
-	s.commit(b.opt.Epoch, "USER "+name, false)
+	s.commit(b.epoch, "USER "+name, false)
 	return nil
 }
 
@@ -344,7 +344,7 @@ func (b *Build) cmd(s *stage, c *instruction.Cmd) {
 	s.image.Config.Cmd = args
 	s.image.Config.ArgsEscaped = true //nolint:staticcheck // clients of Windows images read it
 	s.cmdSet = true
-	s.commit(b.opt.Epoch, fmt.Sprintf("CMD %q", args), false)
+	s.commit(b.epoch, fmt.Sprintf("CMD %q", args), false)
 }
 
 func (b *Build) entrypoint(s *stage, e *instruction.Entrypoint) {
@@ -357,7 +357,7 @@ func (b *Build) entrypoint(s *stage, e *instruction.Entrypoint) {
 		// An inherited command was made for another program.
 		s.image.Config.Cmd = nil
 	}
-	s.commit(b.opt.Epoch, fmt.Sprintf("ENTRYPOINT %q", args), false)
+	s.commit(b.epoch, fmt.Sprintf("ENTRYPOINT %q", args), false)
 }
 
 func (b *Build) healthcheck(s *stage, h *instruction.Healthcheck) {
@@ -377,7 +377,7 @@ func (b *Build) healthcheck(s *stage, h *instruction.Healthcheck) {
 		check.Test = append([]string{"CMD"}, h.Args...)
 	}
 	s.image.Config.Healthcheck = &check
-	s.commit(b.opt.Epoch, fmt.Sprintf("HEALTHCHECK %+v", check), false)
+	s.commit(b.epoch, fmt.Sprintf("HEALTHCHECK %+v", check), false)
 }
 
 func (b *Build) volume(s *stage, v *instruction.Volume) error {
@@ -394,7 +394,7 @@ func (b *Build) volume(s *stage, v *instruction.Volume) error {
 		}
 		s.image.Config.Volumes[p] = struct{}{}
 	}
-	s.commit(b.opt.Epoch, fmt.Sprintf("VOLUME %v", paths), false)
+	s.commit(b.epoch, fmt.Sprintf("VOLUME %v", paths), false)
 	return nil
 }
 
@@ -407,7 +407,7 @@ func (b *Build) stopSignal(s *stage, sig *instruction.StopSignal) error {
 		return err
 	}
 	s.image.Config.StopSignal = name
-	s.commit(b.opt.Epoch, "STOPSIGNAL "+name, false)
+	s.commit(b.epoch, "STOPSIGNAL "+name, false)
 	return nil
 }
 
@@ -432,7 +432,7 @@ func (b *Build) workdir(s *stage, c *cmd, w *instruction.Workdir) error {
 		)
 		s.state = s.state.File(llb.Mkdir(dir, 0o755, b.mkdirOptions(s)...), opts...)
 	}
-	s.commit(b.opt.Epoch, "WORKDIR "+dir, layer)
+	s.commit(b.epoch, "WORKDIR "+dir, layer)
 	return nil
 }
 
@@ -441,8 +441,8 @@ func (b *Build) mkdirOptions(s *stage) []llb.MkdirOption {
 	if user := s.image.Config.User; user != "" {
 		opts = append(opts, llb.WithOwner(llb.ParseOwner(user)))
 	}
-	if b.opt.Epoch != nil {
-		opts = append(opts, llb.WithTime(*b.opt.Epoch))
+	if b.epoch != nil {
+		opts = append(opts, llb.WithTime(*b.epoch))
 	}
 	return opts
 }

@@ -34,7 +34,7 @@ func (b *Build) expose(s *stage, e *instruction.Expose) error {
 	for _, p := range ports {
 		s.image.Config.ExposedPorts[p] = struct{}{}
 	}
-	s.commit(b.opt.Epoch, fmt.Sprintf("EXPOSE %v", ports), false)
+	s.commit(b.epoch, fmt.Sprintf("EXPOSE %v", ports), false)
 	return nil
 }
 

@@ -55,9 +55,6 @@ type Options struct {
 	BuildArgs map[string]string
 	// Labels are set on the image over those of the Dockerfile.
 	Labels map[string]string
-	// Epoch, if set, is the time of the image, of its history and of what instructions make
-	// themselves: directories and inline documents. Copied files keep their own times.
-	Epoch *time.Time
 	// NoCache are the stages that ignore the cache, NoCacheAll says all do.
 	NoCache    []string
 	NoCacheAll bool
@@ -145,6 +142,7 @@ type Build struct {
 	context  *buildContext
 	ignore   *patternmatcher.PatternMatcher
 	params   parameters
+	epoch    *time.Time
 }
 
 // New checks the stages and finds what the target depends on.
@@ -202,7 +200,7 @@ func (b *Build) Finish(ignore *patternmatcher.PatternMatcher) (*Result, error) {
 	for k, v := range b.opt.Labels {
 		t.image.setLabel(k, v)
 	}
-	t.image.Created = b.opt.Epoch
+	t.image.Created = b.epoch
 	return &Result{State: t.state, Image: t.image, Platform: t.platform, BaseConfig: t.baseConfig}, nil
 }
 

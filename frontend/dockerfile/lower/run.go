@@ -69,7 +69,7 @@ func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
 		history += fmt.Sprintf("|%d %s ", len(list), strings.Join(list, " "))
 	}
 	s.state = s.state.Run(opts...).Root()
-	s.commit(b.opt.Epoch, history+strings.Join(args, " ")+" # buildkit", true)
+	s.commit(b.epoch, history+strings.Join(args, " ")+" # buildkit", true)
 	return nil
 }
 
@@ -116,10 +116,10 @@ func (b *Build) script(doc parser.Heredoc, body string) ([]string, []llb.RunOpti
 }
 
 func (b *Build) mkfileOptions() []llb.MkfileOption {
-	if b.opt.Epoch == nil {
+	if b.epoch == nil {
 		return nil
 	}
-	return []llb.MkfileOption{llb.WithTime(*b.opt.Epoch)}
+	return []llb.MkfileOption{llb.WithTime(*b.epoch)}
 }
 
 // processOptions are the options of a RUN besides its command and mounts.
