@@ -29,10 +29,19 @@ type Provider struct {
 func NewProvider(dirs map[string]fsutil.FS) *Provider { return &Provider{dirs: dirs} }
 
 // Register adds the service to a server.
-func (p *Provider) Register(srv *grpc.Server) { filesyncpb.RegisterFileSyncServer(srv, p) }
+func (p *Provider) Register(srv *grpc.Server) {
+	filesyncpb.RegisterFileSyncServer(srv, p)
+	srv.RegisterService(&batchSync, p)
+}
 
 // DiffCopy sends a directory.
 func (p *Provider) DiffCopy(stream grpc.BidiStreamingServer[types.Packet, types.Packet]) error {
+	return p.send(single{stream})
+}
+
+func (p *Provider) diffCopyBatches(stream grpc.ServerStream) error { return p.send(batched{stream}) }
+
+func (p *Provider) send(stream packetStream) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
 	name, err := values(md, keyDirName)
 	if err != nil {
@@ -45,31 +54,39 @@ func (p *Provider) DiffCopy(stream grpc.BidiStreamingServer[types.Packet, types.
 	if !ok {
 		return status.New(codes.NotFound, fmt.Sprintf("no access allowed to dir %q", name[0]))
 	}
-	filter := &fsutil.FilterOpt{Map: ownedByRoot}
-	for key, dst := range map[string]*[]string{
-		keyIncludePatterns: &filter.IncludePatterns,
-		keyExcludePatterns: &filter.ExcludePatterns,
-		keyFollowPaths:     &filter.FollowPaths,
-	} {
-		if *dst, err = values(md, key); err != nil {
-			return err
-		}
-	}
-	fs, err := fsutil.NewFilterFS(base, filter)
+	fs, err := filtered(base, md)
 	if err != nil {
 		return err
 	}
-	opt := sendOpt{open: base.Open}
+	opt := sendOpt{open: base.Open, mapStat: ownedByRoot}
 	if len(md.Get(keyChangeToken)) > 0 {
 		opt.tokens, opt.chunk = true, largeChunk
 	}
 	return newSender(stream, fs, opt).run(stream.Context())
 }
 
-func ownedByRoot(_ string, st *types.Stat) fsutil.MapResult {
-	st.Uid, st.Gid = 0, 0
-	return fsutil.MapResultKeep
+// filtered returns what the patterns of a call leave of a directory.
+func filtered(base fsutil.FS, md metadata.MD) (fsutil.FS, error) {
+	var filter fsutil.FilterOpt
+	patterns := 0
+	for key, dst := range map[string]*[]string{
+		keyIncludePatterns: &filter.IncludePatterns,
+		keyExcludePatterns: &filter.ExcludePatterns,
+		keyFollowPaths:     &filter.FollowPaths,
+	} {
+		var err error
+		if *dst, err = values(md, key); err != nil {
+			return nil, err
+		}
+		patterns += len(*dst)
+	}
+	if patterns == 0 {
+		return base, nil
+	}
+	return fsutil.NewFilterFS(base, &filter)
 }
+
+func ownedByRoot(st *types.Stat) { st.Uid, st.Gid = 0, 0 }
 
 // Output is where one exporter's output goes. Either Dir or Open is set.
 type Output struct {
@@ -95,29 +112,53 @@ type Target struct {
 func NewTarget(outputs map[int]Output) *Target { return &Target{outputs: outputs} }
 
 // Register adds the service to a server.
-func (t *Target) Register(srv *grpc.Server) { filesyncpb.RegisterFileSendServer(srv, t) }
+func (t *Target) Register(srv *grpc.Server) {
+	filesyncpb.RegisterFileSendServer(srv, t)
+	srv.RegisterService(&batchSend, t)
+}
 
 // DiffCopy takes one output.
 func (t *Target) DiffCopy(stream grpc.BidiStreamingServer[filesyncpb.BytesMessage, filesyncpb.BytesMessage]) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
+	out, err := t.output(md)
+	switch {
+	case err != nil:
+		return err
+	case out.Open != nil:
+		return receiveFile(stream, out, md)
+	}
+	return receiveDir(single{stream}, out, md)
+}
+
+func (t *Target) diffCopyBatches(stream grpc.ServerStream) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	out, err := t.output(md)
+	if err != nil {
+		return err
+	}
+	if out.Dir == "" {
+		return status.New(codes.NotFound, "the output is no directory")
+	}
+	return receiveDir(batched{stream}, out, md)
+}
+
+// output returns the output that a call is for.
+func (t *Target) output(md metadata.MD) (Output, error) {
 	id := 0
 	if v := md.Get(keyExporterID); len(v) > 0 {
 		var err error
 		if id, err = strconv.Atoi(v[0]); err != nil {
-			return status.New(codes.InvalidArgument, fmt.Sprintf("invalid exporter id %q", v[0]))
+			return Output{}, status.New(codes.InvalidArgument, fmt.Sprintf("invalid exporter id %q", v[0]))
 		}
 	}
 	out, ok := t.outputs[id]
-	switch {
-	case ok && out.Open != nil:
-		return receiveFile(stream, out, md)
-	case ok && out.Dir != "":
-		return receiveDir(stream, out, md)
+	if !ok || out.Open == nil && out.Dir == "" {
+		return Output{}, status.New(codes.NotFound, fmt.Sprintf("no output for exporter %d", id))
 	}
-	return status.New(codes.NotFound, fmt.Sprintf("no output for exporter %d", id))
+	return out, nil
 }
 
-func receiveDir(stream stream, out Output, md metadata.MD) error {
+func receiveDir(stream packetStream, out Output, md metadata.MD) error {
 	if v := md.Get(keyMultiPlatform); out.Delete && (len(v) == 0 || v[0] != "1") {
 		return status.New(codes.FailedPrecondition, "refusing to delete from "+out.Dir+": the daemon does not send all platforms in one transfer")
 	}

@@ -48,7 +48,7 @@ func Receive(ctx context.Context, c *session.Caller, opt ReceiveOpt) error {
 	}
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, md))
 	defer cancel()
-	stream, err := filesyncpb.NewFileSyncClient(c.Conn()).DiffCopy(ctx)
+	stream, err := openFileSync(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -60,6 +60,15 @@ func Receive(ctx context.Context, c *session.Caller, opt ReceiveOpt) error {
 	cancel()
 	r.wait()
 	return err
+}
+
+func openFileSync(ctx context.Context, c *session.Caller) (packetStream, error) {
+	stream, err := openBatches(ctx, c, &batchSync)
+	if err != nil || stream != nil {
+		return batched{stream}, err
+	}
+	plain, err := filesyncpb.NewFileSyncClient(c.Conn()).DiffCopy(ctx)
+	return single{plain}, err
 }
 
 // receiver returns the options of the engine.
@@ -104,14 +113,27 @@ func Send(ctx context.Context, c *session.Caller, fs fsutil.FS, opt SendOpt) err
 	}
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, md))
 	defer cancel()
-	stream, err := openFileSend(ctx, c)
+	send := sendOpt{progress: opt.Progress}
+	stream, err := openBatches(ctx, c, &batchSend)
 	if err != nil {
 		return err
 	}
-	s := newSender(stream, fs, sendOpt{progress: opt.Progress})
-	err = s.run(ctx)
+	if stream != nil {
+		send.chunk = largeChunk
+		return sendTo(ctx, cancel, newSender(batched{stream}, fs, send), func() error { return closeStream(stream, &session.Frame{}) })
+	}
+	plain, err := openFileSend(ctx, c)
+	if err != nil {
+		return err
+	}
+	return sendTo(ctx, cancel, newSender(single{plain}, fs, send), func() error { return finishStream(plain) })
+}
+
+// sendTo runs a sender and ends its stream.
+func sendTo(ctx context.Context, cancel func(), s *sender, finish func() error) error {
+	err := s.run(ctx)
 	if err == nil {
-		err = finishStream(stream)
+		err = finish()
 	}
 	cancel()
 	s.wait()
@@ -127,18 +149,7 @@ func openFileSend(ctx context.Context, c *session.Caller) (grpc.BidiStreamingCli
 
 // finishStream says that nothing follows and waits for the other side's verdict.
 func finishStream(stream grpc.ClientStream) error {
-	if err := stream.CloseSend(); err != nil {
-		return err
-	}
-	for {
-		err := stream.RecvMsg(&filesyncpb.BytesMessage{})
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return closeStream(stream, &filesyncpb.BytesMessage{})
 }
 
 // maxFileChunk is the most data in one message of an output file.

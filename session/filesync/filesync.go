@@ -15,6 +15,9 @@
 // whatever its writes wait for, and a receiver never stops to read data in order to write. Every
 // wait ends with the context of the stream.
 //
+// With peers of our kind a message holds many packets, by a service beside the common one; see
+// link.go.
+//
 // Memory grows with the number of entries by a few dozen bytes for each; the content in flight is
 // bounded by a budget. What a peer sends is not trusted: a path that is unclean, out of order,
 // below something that is no directory, or data that nobody asked for ends the transfer with a

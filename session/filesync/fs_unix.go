@@ -17,19 +17,33 @@ import (
 
 const openNonblock = syscall.O_NONBLOCK
 
+// openDirAt opens a directory in parent, given its full path; a symbolic link is not followed.
+func openDirAt(parent *os.File, full string) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	for {
+		fd, err := unix.Openat(int(parent.Fd()), filepath.Base(full), flags, 0)
+		if err == nil {
+			return os.NewFile(uintptr(fd), full), nil
+		}
+		if err != unix.EINTR {
+			return nil, &fs.PathError{Op: "open", Path: full, Err: err}
+		}
+	}
+}
+
 // describe returns the description of the entry at rel, which is in parent.
-func (w *walker) describe(parent *os.File, rel string) (*types.Stat, error) {
+func (w *walker) describe(parent *os.File, rel string) (d described) {
 	var sys unix.Stat_t
-	dirfd, name := int(parent.Fd()), filepath.Base(rel)
 	full := w.base + "/" + rel
-	if err := unix.Fstatat(dirfd, name, &sys, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, &fs.PathError{Op: "lstat", Path: full, Err: err}
+	if err := unix.Fstatat(int(parent.Fd()), filepath.Base(rel), &sys, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return described{err: &fs.PathError{Op: "lstat", Path: full, Err: err}}
 	}
 	mode := fileMode(uint32(sys.Mode))
 	st := &types.Stat{
 		Path: rel, Mode: uint32(mode), Uid: sys.Uid, Gid: sys.Gid,
 		ModTime: unix.TimespecToNsec(sys.Mtim),
 	}
+	d.st = st
 	if !mode.IsDir() {
 		st.Size = sys.Size
 	}
@@ -38,18 +52,17 @@ func (w *walker) describe(parent *os.File, rel string) (*types.Stat, error) {
 		st.Devminor = int64(unix.Minor(uint64(sys.Rdev)))
 	}
 	if mode&fs.ModeSymlink != 0 {
-		link, err := os.Readlink(full)
-		if err != nil {
-			return nil, err
+		if st.Linkname, d.err = os.Readlink(full); d.err != nil {
+			return d
 		}
-		st.Linkname = link
 	} else if !mode.IsDir() && sys.Nlink > 1 {
-		st.Linkname = w.firstPath(inode{uint64(sys.Dev), uint64(sys.Ino)}, rel)
+		d.id = inode{uint64(sys.Dev), uint64(sys.Ino)}
 	}
 	if mode.IsRegular() {
 		setToken(st, changeToken(&sys, w.start))
 	}
-	return st, readXattrs(full, st)
+	d.err = readXattrs(full, st)
+	return d
 }
 
 // fileMode returns the mode of a file as Go has it.

@@ -14,13 +14,16 @@ const openNonblock = 0
 // changeTime is not known.
 func changeTime(*os.File) time.Time { return time.Time{} }
 
+// openDirAt opens a directory by its full path.
+func openDirAt(_ *os.File, full string) (*os.File, error) { return os.Open(full) }
+
 // describe returns the description of the entry at rel. Everything is executable, which the system
 // has no notion of.
-func (w *walker) describe(_ *os.File, rel string) (*types.Stat, error) {
+func (w *walker) describe(_ *os.File, rel string) (d described) {
 	full := filepath.Join(w.base, rel)
 	info, err := os.Lstat(full)
 	if err != nil {
-		return nil, err
+		return described{err: err}
 	}
 	perm := info.Mode().Perm()&0o755 | 0o111
 	st := &types.Stat{
@@ -32,9 +35,7 @@ func (w *walker) describe(_ *os.File, rel string) (*types.Stat, error) {
 		st.Size = info.Size()
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
-		if st.Linkname, err = os.Readlink(full); err != nil {
-			return nil, err
-		}
+		st.Linkname, err = os.Readlink(full)
 	}
-	return st, nil
+	return described{st: st, err: err}
 }

@@ -93,7 +93,7 @@ func FuzzReceiver(f *testing.F) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		r, err := newReceiver(&script{ctx: ctx, packets: decode(data)}, root, receiveOpt{next: io.Discard})
+		r, err := newReceiver(single{&script{ctx: ctx, packets: decode(data)}}, root, receiveOpt{next: io.Discard})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,6 +39,7 @@ func (r *receiver) entry(st *types.Stat) error {
 // endEntries removes what was not described.
 func (r *receiver) endEntries() error {
 	r.ended = true
+	r.want()
 	for r.cur != nil {
 		if err := r.removeOld(); err != nil {
 			return err
@@ -152,7 +153,7 @@ func (r *receiver) place(id uint32, st *types.Stat) error {
 	case same:
 		return nil
 	case hasContent(st):
-		r.want(&inFile{id: id, st: target, kind: kind})
+		r.wanted = append(r.wanted, &inFile{id: id, st: target, kind: kind})
 	default:
 		if err := r.placeOther(kind, target); err != nil {
 			return err

@@ -38,7 +38,7 @@ const maxRequests = 2048
 
 // receiver brings a directory up to date with what a sender describes.
 type receiver struct {
-	stream *lockedStream
+	stream *link
 	tree   *tree
 	opt    receiveOpt
 	budget *budget
@@ -57,7 +57,9 @@ type receiver struct {
 	ended    bool // all entries have been described
 	links    []linkEntry
 	dirTimes []*types.Stat
-	writers  []chan chunk
+	wanted   []*inFile // of the packets in hand
+	writers  []chan []chunk
+	turn     int // of the writers
 
 	mu       sync.Mutex
 	wake     *sync.Cond
@@ -78,9 +80,9 @@ type linkEntry struct {
 	same bool
 }
 
-func newReceiver(s stream, t *tree, opt receiveOpt) (*receiver, error) {
+func newReceiver(s packetStream, t *tree, opt receiveOpt) (*receiver, error) {
 	r := &receiver{
-		stream:   &lockedStream{stream: s},
+		stream:   &link{packetStream: s},
 		tree:     t,
 		opt:      opt,
 		budget:   newBudget(writeBudget),
@@ -116,7 +118,7 @@ func (r *receiver) run(ctx context.Context) error {
 	defer stopProgress()
 
 	for range fileWriters {
-		in := make(chan chunk, writeQueue)
+		in := make(chan []chunk, writeQueue)
 		r.writers = append(r.writers, in)
 		r.wg.Go(func() { r.writeFiles(in) })
 	}
@@ -201,51 +203,64 @@ func (r *receiver) end() {
 }
 
 // read takes packets until the sender is done. It never waits for a packet to be written.
-func (r *receiver) read() (err error) {
+func (r *receiver) read() error {
 	for {
-		p := &types.Packet{}
-		if err := r.stream.RecvMsg(p); err != nil {
+		packets, err := r.stream.receivePackets()
+		if err != nil {
 			if err == io.EOF {
 				err = protocolErrorf("the sender left before the transfer was done")
 			}
 			return err
 		}
-		r.moved.Add(packetSize(p))
+		done, err := r.take(packets)
+		if err != nil {
+			return err
+		}
+		if done {
+			return r.drain()
+		}
+	}
+}
+
+// take takes packets; true says that the sender is done.
+func (r *receiver) take(packets []*types.Packet) (done bool, err error) {
+	for len(packets) > 0 {
+		p := packets[0]
+		taken := 1
 		switch p.Type {
 		case types.PACKET_STAT:
 			err = r.entry(p.Stat)
 		case types.PACKET_DATA:
-			err = r.data(p)
+			for taken < len(packets) && packets[taken].Type == types.PACKET_DATA {
+				taken++
+			}
+			err = r.data(packets[:taken])
 		case types.PACKET_FIN:
 			if !r.done.Load() {
-				return protocolErrorf("the sender was done before the receiver")
+				err = protocolErrorf("the sender was done before the receiver")
 			}
-			return r.drain()
+			done = true
 		case types.PACKET_ERR:
 			err = &PeerError{Sender: true, Msg: string(p.Data)}
 		default:
 			err = protocolErrorf("unexpected packet of type %d from the sender", p.Type)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
+		for _, p := range packets[:taken] {
+			r.moved.Add(packetSize(p))
+		}
+		packets = packets[taken:]
 	}
-}
-
-// packetSize is what a packet counts for in what users see of a transfer: its size on the wire,
-// but for what only our own client adds to it.
-func packetSize(p *types.Packet) int64 {
-	n := p.SizeVT()
-	if p.Stat != nil {
-		n -= len(p.Stat.ProtoReflect().GetUnknown())
-	}
-	return int64(n)
+	r.want()
+	return done, nil
 }
 
 // drain reads to the end of the stream after the sender's last packet.
 func (r *receiver) drain() error {
 	for {
-		err := r.stream.RecvMsg(&types.Packet{})
+		_, err := r.stream.receivePackets()
 		if err == io.EOF {
 			return nil
 		}
@@ -255,46 +270,78 @@ func (r *receiver) drain() error {
 	}
 }
 
-// data hands a piece of a file to its writer.
-func (r *receiver) data(p *types.Packet) error {
-	r.mu.Lock()
-	file := r.inflight[p.ID]
-	if file != nil && len(p.Data) == 0 {
-		delete(r.inflight, p.ID)
-		r.wake.Broadcast()
+// data hands pieces of files to their writers. What comes together goes to one writer, as far as
+// the files are new.
+func (r *receiver) data(packets []*types.Packet) error {
+	chunks := make([][]chunk, len(r.writers))
+	size := 0
+	if err := r.sort(packets, chunks, &size); err != nil {
+		return err
 	}
-	r.mu.Unlock()
-	if file == nil {
-		return protocolErrorf("data of file %d, which was not asked for", p.ID)
-	}
-	c := chunk{file: file}
-	if len(p.Data) > 0 {
-		c.data = p.Data
-	}
-	if !r.budget.take(len(c.data)) {
+	if !r.budget.take(size) {
 		return context.Canceled
 	}
-	r.writers[int(p.ID)%len(r.writers)] <- c
+	for i, c := range chunks {
+		if len(c) > 0 {
+			r.writers[i] <- c
+		}
+	}
+	return nil
+}
+
+// sort finds the files and writers of packets of data.
+func (r *receiver) sort(packets []*types.Packet, chunks [][]chunk, size *int) error {
+	r.turn = (r.turn + 1) % len(r.writers)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ended := false
+	for _, p := range packets {
+		file := r.inflight[p.ID]
+		if file == nil {
+			return protocolErrorf("data of file %d, which was not asked for", p.ID)
+		}
+		if !file.begun {
+			file.begun, file.writer = true, r.turn
+		}
+		*size += len(p.Data)
+		to := &chunks[file.writer]
+		if n := len(*to); len(p.Data) > 0 || n == 0 || (*to)[n-1].file != file {
+			*to = append(*to, chunk{file: file, data: p.Data})
+		}
+		if len(p.Data) == 0 {
+			(*to)[len(*to)-1].last = true
+			delete(r.inflight, p.ID)
+			ended = true
+		}
+	}
+	if ended {
+		r.wake.Broadcast()
+	}
 	return nil
 }
 
 // ask requests files, a bounded number at a time.
 func (r *receiver) ask() {
+	var requests []*types.Packet
 	for {
 		r.mu.Lock()
-		for !r.over && (len(r.queue) == 0 || len(r.inflight) >= maxRequests) {
+		for !r.over && !r.mayAsk() {
 			r.wake.Wait()
 		}
 		if r.over {
 			r.mu.Unlock()
 			return
 		}
-		file := r.queue[0]
-		r.queue[0] = nil
-		r.queue = r.queue[1:]
-		r.inflight[file.id] = file
+		requests = requests[:0]
+		for len(r.queue) > 0 && len(r.inflight) < maxRequests {
+			file := r.queue[0]
+			r.queue[0] = nil
+			r.queue = r.queue[1:]
+			r.inflight[file.id] = file
+			requests = append(requests, &types.Packet{Type: types.PACKET_REQ, ID: file.id})
+		}
 		r.mu.Unlock()
-		if err := r.stream.SendMsg(&types.Packet{Type: types.PACKET_REQ, ID: file.id}); err != nil {
+		if err := r.stream.send(requests...); err != nil {
 			if err != io.EOF { // the reader learns the reason
 				r.fail(err)
 			}
@@ -303,20 +350,30 @@ func (r *receiver) ask() {
 	}
 }
 
-// want asks for the content of a file.
-func (r *receiver) want(f *inFile) {
+// mayAsk reports whether there is something to ask for, and room for enough to be worth a message.
+func (r *receiver) mayAsk() bool {
+	return len(r.queue) > 0 && len(r.inflight)+min(len(r.queue), maxRequests/8) <= maxRequests
+}
+
+// want has the files asked for that were found to be wanted.
+func (r *receiver) want() {
+	if len(r.wanted) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pending++
-	r.queue = append(r.queue, f)
+	r.pending += len(r.wanted)
+	r.queue = append(r.queue, r.wanted...)
+	clear(r.wanted)
+	r.wanted = r.wanted[:0]
 	r.wake.Broadcast()
 }
 
-// received marks a file as complete.
-func (r *receiver) received() {
+// received marks files as complete.
+func (r *receiver) received(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pending--
+	r.pending -= n
 	if r.pending == 0 {
 		r.wake.Broadcast()
 	}

@@ -19,6 +19,8 @@ import (
 type sendOpt struct {
 	// open opens a file by the path in its description; it is asked only for files of the walk.
 	open func(path string) (io.ReadCloser, error)
+	// mapStat, if not nil, changes each description.
+	mapStat func(*types.Stat)
 	// tokens lets change tokens pass to the receiver.
 	tokens   bool
 	chunk    int
@@ -30,7 +32,7 @@ const fileReaders = 4
 
 // sender describes the entries of a tree and sends the files that are asked for.
 type sender struct {
-	stream *lockedStream
+	stream *link
 	fs     fsutil.FS
 	opt    sendOpt
 	moved  atomic.Int64
@@ -46,8 +48,8 @@ type sender struct {
 	wg sync.WaitGroup
 }
 
-func newSender(s stream, fs fsutil.FS, opt sendOpt) *sender {
-	snd := &sender{stream: &lockedStream{stream: s}, fs: fs, opt: opt}
+func newSender(s packetStream, fs fsutil.FS, opt sendOpt) *sender {
+	snd := &sender{stream: &link{packetStream: s}, fs: fs, opt: opt}
 	snd.wake = sync.NewCond(&snd.mu)
 	if opt.open == nil {
 		snd.opt.open = fs.Open
@@ -135,6 +137,7 @@ func (s *sender) end() {
 func (s *sender) walk(ctx context.Context) error {
 	var id uint32
 	links := map[string]string{} // first path of a link whose own first path was not sent
+	batch := statBatch{sender: s}
 	err := s.fs.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -146,6 +149,9 @@ func (s *sender) walk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if s.opt.mapStat != nil {
+			s.opt.mapStat(st)
+		}
 		if hasContent(st) {
 			s.mu.Lock()
 			s.resolveLink(st, links)
@@ -156,14 +162,12 @@ func (s *sender) walk(ctx context.Context) error {
 			setToken(st, nil)
 		}
 		id++
-		packet := &types.Packet{Type: types.PACKET_STAT, Stat: st}
-		s.moved.Add(packetSize(packet))
-		return s.stream.SendMsg(packet)
+		return batch.add(st)
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.stream.SendMsg(&types.Packet{Type: types.PACKET_STAT}); err != nil {
+	if err := batch.end(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -172,8 +176,55 @@ func (s *sender) walk(ctx context.Context) error {
 	return nil
 }
 
+// statBatch gathers descriptions until they are worth a message. The first messages are small, so
+// that the receiver has something to do soon.
+type statBatch struct {
+	*sender
+	packets []*types.Packet
+	size    int
+	limit   int
+	began   time.Time
+}
+
+const (
+	firstBatch = 2 << 10
+	// batchDelay is how long a description may wait for others while the walk goes on.
+	batchDelay = 5 * time.Millisecond
+)
+
+func (b *statBatch) add(st *types.Stat) error {
+	p := &types.Packet{Type: types.PACKET_STAT, Stat: st}
+	n := packetSize(p)
+	b.moved.Add(n)
+	if len(b.packets) == 0 {
+		b.began = time.Now()
+	}
+	b.packets = append(b.packets, p)
+	b.size += int(n)
+	if b.size < min(max(b.limit, firstBatch), b.stream.batchSize()) && len(b.packets) < maxBatch && time.Since(b.began) < batchDelay {
+		return nil
+	}
+	return b.flush()
+}
+
+func (b *statBatch) flush() error {
+	err := b.stream.send(b.packets...)
+	clear(b.packets)
+	b.packets, b.limit, b.size = b.packets[:0], 2*b.size, 0
+	return err
+}
+
+// end says that all entries have been described.
+func (b *statBatch) end() error {
+	b.packets = append(b.packets, &types.Packet{Type: types.PACKET_STAT})
+	return b.flush()
+}
+
 // statOf returns the description of an entry, which may be changed, as it is on the wire.
 func statOf(p string, entry fs.DirEntry) (*types.Stat, error) {
+	if e, ok := entry.(dirEntry); ok {
+		return slashed(e.st), nil
+	}
 	info, err := entry.Info()
 	if err != nil {
 		return nil, err
@@ -182,16 +233,19 @@ func statOf(p string, entry fs.DirEntry) (*types.Stat, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "describe", Path: p, Err: errors.ErrUnsupported}
 	}
-	switch entry.(type) {
-	case *fsutil.DirEntryInfo, dirEntry: // whose Info made it
-	default:
+	if _, own := entry.(*fsutil.DirEntryInfo); !own { // whose Info made it
 		st = st.Clone()
 	}
+	return slashed(st), nil
+}
+
+// slashed gives a description paths with slashes.
+func slashed(st *types.Stat) *types.Stat {
 	st.Path = filepath.ToSlash(st.Path)
 	if os.FileMode(st.Mode)&os.ModeSymlink != 0 || hasContent(st) {
 		st.Linkname = filepath.ToSlash(st.Linkname)
 	}
-	return st, nil
+	return st
 }
 
 // resolveLink lets a hard link name a path that is part of the transfer: if a filter has left its
@@ -213,28 +267,27 @@ func (s *sender) resolveLink(st *types.Stat, links map[string]string) {
 // serveRequests reads until the receiver is done. It never waits for anything but the stream.
 func (s *sender) serveRequests() error {
 	for {
-		var p types.Packet
-		if err := s.stream.RecvMsg(&p); err != nil {
-			if err == io.EOF {
-				err = protocolErrorf("the receiver left before it was done")
-			}
+		packets, err := s.stream.receivePackets()
+		if err == io.EOF {
+			return protocolErrorf("the receiver left before it was done")
+		}
+		if err != nil {
 			return err
 		}
-		switch p.Type {
-		case types.PACKET_REQ:
-			s.mu.Lock()
-			s.queue = append(s.queue, p.ID)
-			s.wake.Signal()
-			s.mu.Unlock()
+		requests := len(packets)
+		for i, p := range packets {
+			if p.Type != types.PACKET_REQ {
+				requests = i
+				break
+			}
+		}
+		s.request(packets[:requests])
+		if requests == len(packets) {
+			continue
+		}
+		switch p := packets[requests]; p.Type {
 		case types.PACKET_FIN:
-			if !s.idle() {
-				return protocolErrorf("the receiver was done before it had all it asked for")
-			}
-			err := s.stream.SendMsg(&types.Packet{Type: types.PACKET_FIN})
-			if err == io.EOF {
-				err = s.stream.RecvMsg(&p)
-			}
-			return err
+			return s.finish()
 		case types.PACKET_ERR:
 			return &PeerError{Msg: string(p.Data)}
 		default:
@@ -243,122 +296,70 @@ func (s *sender) serveRequests() error {
 	}
 }
 
+// request lets the readers have the files that were asked for.
+func (s *sender) request(packets []*types.Packet) {
+	if len(packets) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range packets {
+		s.queue = append(s.queue, p.ID)
+	}
+	s.wake.Broadcast()
+}
+
+// finish answers a receiver that is done.
+func (s *sender) finish() error {
+	if !s.idle() {
+		return protocolErrorf("the receiver was done before it had all it asked for")
+	}
+	err := s.stream.send(&types.Packet{Type: types.PACKET_FIN})
+	if err == io.EOF {
+		_, err = s.stream.receivePackets()
+	}
+	return err
+}
+
 func (s *sender) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.walked && s.busy == 0 && len(s.queue) == 0
 }
 
-// readFiles sends files as long as some are asked for.
-func (s *sender) readFiles() error {
-	buf := make([]byte, s.opt.chunk)
-	for {
-		id, p, err := s.take()
-		if err != nil || p == "" {
-			return err
-		}
-		if err := s.sendFile(id, p, buf); err != nil {
-			return err
-		}
-	}
+// file is one that was asked for.
+type file struct {
+	id   uint32
+	path string
 }
 
-// take waits for a request; an empty path means that there will be no more.
-func (s *sender) take() (uint32, string, error) {
+// take waits for requests and returns up to n of them; none means that there will be no more.
+func (s *sender) take(n int, files []file) ([]file, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.queue) == 0 && !s.over {
 		s.wake.Wait()
 	}
 	if s.over {
-		return 0, "", nil
+		return files, nil
 	}
-	id := s.queue[0]
-	s.queue = s.queue[1:]
-	p, ok := s.table.ask(id)
-	if !ok {
-		return 0, "", protocolErrorf("request for file %d, which is unknown or was asked for before", id)
+	// What is there is shared with the other readers.
+	n = min(n, 1+len(s.queue)/fileReaders)
+	for _, id := range s.queue[:min(n, len(s.queue))] {
+		p, ok := s.table.ask(id)
+		if !ok {
+			return nil, protocolErrorf("request for file %d, which is unknown or was asked for before", id)
+		}
+		files = append(files, file{id, p})
 	}
-	s.busy++
-	return id, p, nil
+	s.queue = s.queue[len(files):]
+	s.busy += len(files)
+	return files, nil
 }
 
-// sendFile sends the content of one file. A file that is gone since it was described is sent as
-// empty, as other senders do; any other failure ends the transfer.
-func (s *sender) sendFile(id uint32, p string, buf []byte) error {
-	last := &types.Packet{Type: types.PACKET_DATA, ID: id}
-	f, err := s.opt.open(filepath.FromSlash(p))
-	if errors.Is(err, fs.ErrNotExist) {
-		s.served()
-		return s.stream.send(last)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	file, short := f.(*os.File) // whose short reads tell the end
-	if short && s.opt.tokens {
-		settle(s.stream.Context(), file)
-	}
-	for {
-		n, err := readChunk(f, buf, short)
-		if err != nil && err != io.EOF {
-			return &fs.PathError{Op: "read", Path: p, Err: err}
-		}
-		done := err == io.EOF
-		packets := make([]*types.Packet, 0, 2)
-		var size int64
-		if n > 0 {
-			packets = append(packets, &types.Packet{Type: types.PACKET_DATA, ID: id, Data: buf[:n]})
-			size = packetSize(packets[0])
-		}
-		if done {
-			packets = append(packets, last)
-			s.served()
-		}
-		if err := s.stream.send(packets...); err != nil {
-			return err
-		}
-		s.moved.Add(size)
-		if done {
-			return nil
-		}
-	}
-}
-
-// settle waits until a change of the file would show in its change token.
-func settle(ctx context.Context, f *os.File) {
-	age := time.Since(changeTime(f))
-	if age < 0 || age >= tokenGrace {
-		return
-	}
-	timer := time.NewTimer(tokenGrace - age)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// served marks a file as sent, before the receiver can know that it has all.
-func (s *sender) served() {
+// served marks files as sent, before the receiver can know that it has all.
+func (s *sender) served(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy--
-}
-
-// readChunk fills buf; io.EOF comes with the last data.
-func readChunk(r io.Reader, buf []byte, short bool) (int, error) {
-	if short {
-		n, err := r.Read(buf)
-		if err == nil && n < len(buf) {
-			err = io.EOF
-		}
-		return n, err
-	}
-	n, err := io.ReadFull(r, buf)
-	if err == io.ErrUnexpectedEOF {
-		err = io.EOF
-	}
-	return n, err
+	s.busy -= n
 }

@@ -1,12 +1,9 @@
 package filesync
 
 import (
-	"context"
 	"io/fs"
 	"net/url"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc/metadata"
@@ -35,56 +32,6 @@ const (
 	// largeChunk is used with peers that ask for change tokens: those are of our kind.
 	largeChunk = 256 << 10
 )
-
-// stream is either end of a gRPC stream of packets.
-type stream interface {
-	Context() context.Context
-	SendMsg(m any) error
-	RecvMsg(m any) error
-}
-
-// lockedStream may be written to by several goroutines.
-type lockedStream struct {
-	stream
-	mu sync.Mutex
-}
-
-func (s *lockedStream) SendMsg(m any) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stream.SendMsg(m)
-}
-
-// send writes packets without others between them.
-func (s *lockedStream) send(packets ...*types.Packet) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range packets {
-		if err := s.stream.SendMsg(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// errorGrace is how long a peer has to take the reason for an end; a stalled one gets none.
-const errorGrace = 500 * time.Millisecond
-
-// sendError tells the peer why the transfer ends, if that is possible in short time.
-func (s *lockedStream) sendError(err error) {
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		_ = s.SendMsg(&types.Packet{Type: types.PACKET_ERR, Data: []byte(err.Error())})
-	}()
-	timer := time.NewTimer(errorGrace)
-	defer timer.Stop()
-	select {
-	case <-sent:
-	case <-timer.C:
-	case <-s.Context().Done():
-	}
-}
 
 // hasContent reports whether the content of an entry may be asked for.
 func hasContent(st *types.Stat) bool { return modeOf(st)&fs.ModeType == 0 }

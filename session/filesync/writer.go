@@ -18,6 +18,10 @@ type inFile struct {
 	st   *types.Stat
 	kind fsutil.ChangeKind
 
+	// writer is the one that the file belongs to, once begun.
+	begun  bool
+	writer int
+
 	dir  *dirHandle
 	name string
 	f    *os.File
@@ -25,16 +29,17 @@ type inFile struct {
 	hash hash.Hash
 }
 
-// chunk is a piece of a file; a nil data ends it.
+// chunk is a piece of a file.
 type chunk struct {
 	file *inFile
 	data []byte
+	last bool
 }
 
 // fileWriters is how many files are written at once.
 const fileWriters = 4
 
-// writeQueue is how many chunks may wait for one writer.
+// writeQueue is how many messages may wait for one writer.
 const writeQueue = 64
 
 // writeBudget bounds the bytes that wait for all writers.
@@ -43,21 +48,33 @@ const writeBudget = 8 << 20
 // writeFiles writes what comes in until the channel is closed, and removes the files that are
 // not complete then. After a failure it goes on taking chunks and drops them, so that nobody
 // waits.
-func (r *receiver) writeFiles(in <-chan chunk) {
+func (r *receiver) writeFiles(in <-chan []chunk) {
 	open := map[*inFile]struct{}{}
 	failed := false
-	for c := range in {
-		if !failed {
-			open[c.file] = struct{}{}
+	for chunks := range in {
+		size, complete := 0, 0
+		for _, c := range chunks {
+			size += len(c.data)
+			if failed {
+				continue
+			}
 			if err := r.writeChunk(c); err != nil {
 				failed = true
 				r.fail(err)
 			}
-			if c.file.f == nil {
+			if c.file.f != nil {
+				open[c.file] = struct{}{}
+			} else {
 				delete(open, c.file)
 			}
+			if c.last {
+				complete++
+			}
 		}
-		r.budget.give(len(c.data))
+		r.budget.give(size)
+		if !failed {
+			r.received(complete)
+		}
 	}
 	for f := range open {
 		f.discard()
@@ -71,23 +88,21 @@ func (r *receiver) writeChunk(c chunk) error {
 			return err
 		}
 	}
-	if c.data != nil {
+	if len(c.data) > 0 {
 		if _, err := file.f.Write(c.data); err != nil {
 			return err
 		}
 		if file.hash != nil {
 			file.hash.Write(c.data)
 		}
+	}
+	if !c.last {
 		return nil
 	}
 	if err := file.finish(); err != nil {
 		return err
 	}
-	if err := r.notify(file.kind, file.st, file.hash); err != nil {
-		return err
-	}
-	r.received()
-	return nil
+	return r.notify(file.kind, file.st, file.hash)
 }
 
 func (f *inFile) open(t *tree, hasher Hasher) (err error) {
