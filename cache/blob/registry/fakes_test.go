@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -66,8 +65,6 @@ func (f *fakeAuth) VerifyTokenAuthority(_ context.Context, req *authpb.VerifyTok
 	}
 	return &authpb.VerifyTokenAuthorityResponse{Signed: signed}, nil
 }
-
-func jsonInto(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()

@@ -59,7 +59,6 @@ func (l *layers) Open(ctx context.Context, desc ocispec.Descriptor, offset int64
 		return true
 	}
 	rd := l.repo.reader(desc, offset, func() *host { return hosts[0] }, next)
-	rd.tries = func() int { return tries(hosts[0].mirror) }
 	if err := rd.start(ctx); err != nil {
 		limit.Release(1)
 		return nil, err

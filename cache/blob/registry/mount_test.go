@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,16 @@ func (s *store) image(n int) ocispec.Descriptor {
 	m.Config = s.addJSON(ocispec.MediaTypeImageConfig, cfg)
 	m.SchemaVersion = 2
 	return s.addJSON(m.MediaType, m)
+}
+
+// layers returns those of an image.
+func (s *store) layers(desc ocispec.Descriptor) []ocispec.Descriptor {
+	s.t.Helper()
+	data, err := content.ReadBlob(s.t.Context(), s, desc)
+	require.NoError(s.t, err)
+	var m ocispec.Manifest
+	require.NoError(s.t, json.Unmarshal(data, &m))
+	return m.Layers
 }
 
 // lazy is a store whose layers are all in other repositories, and cannot be read here if absent.
@@ -184,17 +195,14 @@ func TestTheErrorOfAPushIsThatOfTheFirstBlobRefused(t *testing.T) {
 	p := registrytest.StartProxy(t, s.Addr)
 	cs := newContent(t)
 	desc := cs.image(12)
-	manifest, err := content.ReadBlob(t.Context(), cs, desc)
-	require.NoError(t, err)
-	var m ocispec.Manifest
-	require.NoError(t, jsonInto(manifest, &m))
+	layers := cs.layers(desc)
 	for range 10 {
 		from := &refusing{Provider: cs, refuse: map[digest.Digest]bool{}}
-		for i, l := range m.Layers {
+		for i, l := range layers {
 			from.refuse[l.Digest] = i >= 3
 		}
 		err := registry.New(registry.Config{}).Repository(parse(t, p.Addr+"/x/y:1"), nil).Push(t.Context(), desc, from, event.Scope{})
-		require.EqualError(t, err, "cannot read "+m.Layers[3].Digest.String())
+		require.EqualError(t, err, "cannot read "+layers[3].Digest.String())
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"sync"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -31,9 +33,38 @@ type store struct {
 
 func newContent(t *testing.T) *store {
 	t.Helper()
-	s, err := local.NewStore(t.TempDir())
+	s, err := local.NewLabeledStore(t.TempDir(), &labels{m: map[digest.Digest]map[string]string{}})
 	require.NoError(t, err)
 	return &store{s, t}
+}
+
+// labels keeps those of blobs in memory.
+type labels struct {
+	mu sync.Mutex
+	m  map[digest.Digest]map[string]string
+}
+
+func (l *labels) Get(dgst digest.Digest) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.m[dgst]), nil
+}
+
+func (l *labels) Set(dgst digest.Digest, all map[string]string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.m[dgst] = maps.Clone(all)
+	return nil
+}
+
+func (l *labels) Update(dgst digest.Digest, some map[string]string) (map[string]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := maps.Clone(l.m[dgst])
+	maps.Copy(all, some)
+	maps.DeleteFunc(all, func(_, v string) bool { return v == "" })
+	l.m[dgst] = all
+	return maps.Clone(all), nil
 }
 
 func (s *store) add(mediaType string, data []byte) ocispec.Descriptor {

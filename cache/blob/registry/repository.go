@@ -70,6 +70,10 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		if err := desc.Digest.Validate(); err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("%s: %w", r.ref, err)
 		}
+		if h.mirror && !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+			// A web page has a digest, too.
+			return ocispec.Descriptor{}, fmt.Errorf("%s: %s answers with %s", r.ref, h.Host, printable(desc.MediaType))
+		}
 		return desc, nil
 	})
 	return desc, redact(err)
@@ -81,7 +85,28 @@ func (r *Repository) FetchManifest(ctx context.Context, desc ocispec.Descriptor,
 		// The type chooses the endpoint; what is asked for accepts any.
 		desc.MediaType = ocispec.MediaTypeImageIndex
 	}
+	data, err := r.Fetch(ctx, desc, limit)
+	if err == nil || !isWrong(err) {
+		return data, err
+	}
+	// The size may be what a mirror said when the name was resolved.
+	size, ok := r.sizeAtOrigin(ctx, desc.Digest)
+	if !ok || size == desc.Size {
+		return nil, err
+	}
+	desc.Size = size
 	return r.Fetch(ctx, desc, limit)
+}
+
+// sizeAtOrigin asks the registry itself for the size of a manifest, if there are mirrors that may
+// have told a wrong one.
+func (r *Repository) sizeAtOrigin(ctx context.Context, dgst digest.Digest) (int64, bool) {
+	hosts, err := r.hosts()
+	if err != nil || len(hosts) == 1 {
+		return 0, false
+	}
+	_, desc, err := hosts[len(hosts)-1].resolver.Resolve(logged(ctx), r.ref.Name()+"@"+dgst.String())
+	return desc.Size, err == nil
 }
 
 // Fetch reads a blob, such as a config, whole and verifies its digest. One of more than limit bytes
@@ -138,7 +163,7 @@ func (r *Repository) readable(desc ocispec.Descriptor, offset int64) error {
 func (r *Repository) reader(desc ocispec.Descriptor, offset int64, from func() *host, next func(error) bool) *reader {
 	return &reader{
 		name: r.ref.Name() + "@" + desc.Digest.String(), offset: offset, size: desc.Size, stall: stallTime,
-		next: next,
+		next: next, tries: func() int { return tries(from().mirror) },
 		open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			return openAt(ctx, from(), r.ref.String(), desc, offset)
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -61,6 +62,7 @@ func StartProxy(t testing.TB, addr string) *Proxy {
 		ModifyResponse: spoilResponse,
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		Transport:      &http.Transport{DisableCompression: true},
+		ErrorLog:       log.New(io.Discard, "", 0),
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch f := p.note(r); f {
