@@ -99,4 +99,7 @@ type Layer struct {
 	// Description and CreatedAt are those of the record.
 	Description string
 	CreatedAt   time.Time
+	// Retimed says that LayersAt has changed times, Unchanged why it could not.
+	Retimed   bool
+	Unchanged error
 }

@@ -30,18 +30,30 @@ const (
 // blobs stay as long as the handle.
 func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) ([]Layer, error) {
 	opt.Type = cmp.Or(opt.Type, blob.Gzip)
+	chain := r.chain()
+	return eachLayer(ctx, chain, func(ctx context.Context, i int) (Layer, error) {
+		return r.m.layer(ctx, chain[i], form{CompressionOpt: opt}, acc)
+	})
+}
+
+// chain returns the records of the tree, lowest first.
+func (r *Ref) chain() []*record {
 	var chain []*record
 	for at := r.rec; at != nil; at = at.parent {
 		chain = append(chain, at)
 	}
 	slices.Reverse(chain)
+	return chain
+}
+
+// eachLayer calls layer for the position of each record, several at a time.
+func eachLayer(ctx context.Context, chain []*record, layer func(context.Context, int) (Layer, error)) ([]Layer, error) {
 	layers := make([]Layer, len(chain))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxLayers)
-	for i, rec := range chain {
-		g.Go(func() error {
-			l, err := r.m.layer(ctx, rec, opt, acc)
-			layers[i] = l
+	for i := range chain {
+		g.Go(func() (err error) {
+			layers[i], err = layer(ctx, i)
 			return err
 		})
 	}
@@ -52,7 +64,7 @@ func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) (
 }
 
 // layer returns one record as a blob.
-func (m *Manager) layer(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (Layer, error) {
+func (m *Manager) layer(ctx context.Context, r *record, opt form, acc Access) (Layer, error) {
 	// A form that is known may have gone from the disk: then it is made once more.
 	for range 2 {
 		if v, ok := m.choose(r, opt); ok {
@@ -70,6 +82,9 @@ func (m *Manager) layer(ctx context.Context, r *record, opt blob.CompressionOpt,
 			level = strconv.Itoa(*opt.Level)
 		}
 		key := fmt.Sprintf("layer %s %s %s %t", r.id, opt.Type, level, opt.Force)
+		if opt.epoch != nil {
+			key += fmt.Sprintf(" %d", *opt.epoch)
+		}
 		err := m.share(ctx, key, acc, func(ctx context.Context, acc Access) error {
 			if _, ok := m.choose(r, opt); ok {
 				return nil
@@ -87,16 +102,21 @@ func (m *Manager) layer(ctx context.Context, r *record, opt blob.CompressionOpt,
 }
 
 // choose returns the form of a layer that will do.
-func (m *Manager) choose(r *record, opt blob.CompressionOpt) (variant, bool) {
+func (m *Manager) choose(r *record, opt form) (variant, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, v := range r.state.Blobs {
-		if v.Compression == opt.Type && (opt.Level == nil || !v.Made || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
+		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && (opt.Level == nil || !v.Made || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
 			return v, true
 		}
 	}
-	if !opt.Force && len(r.state.Blobs) > 0 {
-		return r.state.Blobs[0], true
+	if opt.Force || opt.epoch != nil {
+		return variant{}, false
+	}
+	for _, v := range r.state.Blobs {
+		if v.Epoch == nil {
+			return v, true
+		}
 	}
 	return variant{}, false
 }
@@ -119,7 +139,7 @@ func (m *Manager) forgetBlob(r *record, v variant) {
 	m.put(r)
 }
 
-func (m *Manager) describeLayer(r *record, v variant, opt blob.CompressionOpt) Layer {
+func (m *Manager) describeLayer(r *record, v variant, opt form) Layer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := Layer{Descriptor: v.Descriptor, DiffID: cmp.Or(v.DiffID, r.state.DiffID), Description: r.state.Text, CreatedAt: r.state.CreatedAt}
@@ -133,7 +153,7 @@ func (m *Manager) describeLayer(r *record, v variant, opt blob.CompressionOpt) L
 }
 
 // makeBlob makes a form of a layer: from another form if there is one, else from the tree.
-func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) error {
+func (m *Manager) makeBlob(ctx context.Context, r *record, opt form, acc Access) error {
 	fromBlob, err := m.convertible(ctx, r)
 	if err != nil {
 		return err
@@ -149,12 +169,15 @@ func (m *Manager) makeBlob(ctx context.Context, r *record, opt blob.CompressionO
 	}
 	m.noteKept(r, v.Descriptor.Digest)
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	r.state.Blobs = append(slices.Clip(r.state.Blobs), v)
 	if !r.gone {
 		m.indexLayer(r)
 	}
 	m.put(r)
+	m.mu.Unlock()
+	if v.Epoch != nil {
+		m.forgetOldTimes(ctx, r)
+	}
 	return nil
 }
 
@@ -179,7 +202,7 @@ func (m *Manager) convertible(ctx context.Context, r *record) (bool, error) {
 }
 
 // convert makes a form of a layer from another one, which is fetched if need be.
-func (m *Manager) convert(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (variant, error) {
+func (m *Manager) convert(ctx context.Context, r *record, opt form, acc Access) (variant, error) {
 	from, err := m.fetch(ctx, r, acc)
 	if err != nil {
 		return variant{}, err
@@ -201,14 +224,14 @@ func (m *Manager) convert(ctx context.Context, r *record, opt blob.CompressionOp
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if size == ra.Size() && archive != r.state.DiffID {
+	if opt.epoch == nil && size == ra.Size() && archive != r.state.DiffID {
 		return variant{}, fmt.Errorf("it unpacks to %s, the image says %s", archive, r.state.DiffID)
 	}
 	return v, nil
 }
 
 // pack makes a form of a layer from the tree.
-func (m *Manager) pack(ctx context.Context, r *record, opt blob.CompressionOpt, acc Access) (variant, error) {
+func (m *Manager) pack(ctx context.Context, r *record, opt form, acc Access) (variant, error) {
 	if err := m.realise(ctx, r, acc); err != nil {
 		return variant{}, err
 	}
@@ -248,8 +271,9 @@ func decompress(w io.Writer, r io.Reader) error {
 // makePrefix begins the names of blobs while they are being made.
 const makePrefix = "make-"
 
-// compress stores what write writes as a blob under the record's lease, and returns its digest too.
-func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionOpt, write func(io.Writer) error) (variant, digest.Digest, error) {
+// compress stores what write writes, in the form of opt, as a blob under the record's lease, and
+// returns the digest of what was written too.
+func (m *Manager) compress(ctx context.Context, r *record, opt form, write func(io.Writer) error) (variant, digest.Digest, error) {
 	if err := m.making.Acquire(ctx, 1); err != nil {
 		return variant{}, "", context.Cause(ctx)
 	}
@@ -264,6 +288,11 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 		return variant{}, "", err
 	}
 	defer w.Close()
+	raw := digest.SHA256.Digester()
+	if opt.epoch != nil {
+		whole := write
+		write = clamped(func(w io.Writer) error { return whole(io.MultiWriter(raw.Hash(), w)) }, *opt.epoch)
+	}
 	c, err := compressTo(w, opt, write)
 	if err != nil {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
@@ -282,8 +311,11 @@ func (m *Manager) compress(ctx context.Context, r *record, opt blob.CompressionO
 		},
 		Compression: opt.Type, Level: opt.Level, Made: true,
 	}
-	archive := cmp.Or(c.ArchiveDigest(), dgst)
-	if id := cmp.Or(c.DiffID(), dgst); id != archive {
+	archive, id := cmp.Or(c.ArchiveDigest(), dgst), cmp.Or(c.DiffID(), dgst)
+	switch {
+	case opt.epoch != nil:
+		v.Epoch, v.DiffID, archive = opt.epoch, id, raw.Digest()
+	case id != archive:
 		v.DiffID = id
 	}
 	return v, archive, nil
@@ -299,7 +331,7 @@ func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error
 }
 
 // compressTo writes the compressed form of what write writes to w.
-func compressTo(w io.Writer, opt blob.CompressionOpt, write func(io.Writer) error) (*blob.Compressor, error) {
+func compressTo(w io.Writer, opt form, write func(io.Writer) error) (*blob.Compressor, error) {
 	c, err := blob.NewCompressor(w, opt.Type, opt.Level)
 	if err != nil {
 		return nil, err

@@ -99,6 +99,9 @@ type variant struct {
 	// blob that was made here has a file more in it. The config of an image with the blob has to
 	// name this one.
 	DiffID digest.Digest `json:"diffID,omitempty"`
+	// Epoch is set if later times in the layer were changed to it, in Unix seconds. Such a blob has
+	// a DiffID.
+	Epoch *int64 `json:"epoch,omitempty"`
 }
 
 // ofTree reports whether the layer's own archive can be had from the blob.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 )
 
@@ -122,8 +123,9 @@ func (c *commit) run(ctx context.Context) (*Image, error) {
 	if c.annotations, err = c.opt.Annotations.merged(c.res); err != nil {
 		return nil, err
 	}
+	rewrite, plain := c.rewritten(parts)
 	done := c.env.Scope.Step("exporting layers")
-	if err := done(c.layers(ctx, parts)); err != nil {
+	if err := done(eachPart(ctx, plain, c.layers)); err != nil {
 		return nil, err
 	}
 	all := make([]exporter.Part, len(parts))
@@ -133,10 +135,8 @@ func (c *commit) run(ctx context.Context) (*Image, error) {
 	if err := c.annotations.check(all, c.res.Multi(), c.oci); err != nil {
 		return nil, err
 	}
-	if c.opt.RewriteTimestamp {
-		if err := c.rewrite(ctx, parts); err != nil {
-			return nil, err
-		}
+	if err := c.rewrite(ctx, rewrite); err != nil {
+		return nil, err
 	}
 	for _, p := range parts {
 		if err := c.manifest(ctx, p); err != nil {
@@ -167,25 +167,37 @@ func (c *commit) parts() ([]*part, error) {
 	return parts, nil
 }
 
-// layers has the layers of all platforms made.
-func (c *commit) layers(ctx context.Context, parts []*part) error {
-	opt := c.opt.Compression
-	opt.DockerTypes = !c.oci
+// eachPart calls fn for the platforms that have layers, all at once.
+func eachPart(ctx context.Context, parts []*part, fn func(context.Context, *part) error) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, p := range parts {
-		if p.Ref == nil {
-			continue
+		if p.Ref != nil {
+			eg.Go(func() error { return fn(ctx, p) })
 		}
-		eg.Go(func() (err error) {
-			p.layers, err = p.Ref.Layers(ctx, opt, c.env.Access)
-			for i := range p.layers {
-				d := &p.layers[i].Descriptor
-				*d = cleanLayer(*d, c.oci, c.opt.KeepNonDistributable)
-			}
-			return err
-		})
 	}
 	return eg.Wait()
+}
+
+// layers has the layers of a platform made.
+func (c *commit) layers(ctx context.Context, p *part) error {
+	layers, err := p.Ref.Layers(ctx, c.compression(), c.env.Access)
+	p.layers = c.clean(layers)
+	return err
+}
+
+func (c *commit) compression() blob.CompressionOpt {
+	opt := c.opt.Compression
+	opt.DockerTypes = !c.oci
+	return opt
+}
+
+// clean brings descriptors of layers into the form that images have.
+func (c *commit) clean(layers []cache.Layer) []cache.Layer {
+	for i := range layers {
+		d := &layers[i].Descriptor
+		*d = cleanLayer(*d, c.oci, c.opt.KeepNonDistributable)
+	}
+	return layers
 }
 
 // manifest writes config and manifest of a platform.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 var (
@@ -164,12 +165,31 @@ func TestConfigErrors(t *testing.T) {
 func TestLayersAreCleaned(t *testing.T) {
 	d := ocispec.Descriptor{
 		MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", URLs: []string{"https://x.test"},
-		Annotations: map[string]string{"containerd.io/uncompressed": "x", "buildkit/createdat": "x", "containerd.io/distribution.source.x": "y", "own": "z"},
+		Annotations: map[string]string{
+			"containerd.io/uncompressed": "x", "buildkit/createdat": "x", "containerd.io/distribution.source.x": "y",
+			"containerd.io/snapshot/stargz/toc.digest": "z",
+		},
 	}
-	require.Equal(t, ocispec.Descriptor{MediaType: "application/vnd.docker.image.rootfs.diff.tar.gzip", Annotations: map[string]string{"own": "z"}}, cleanLayer(d, true, false))
+	own := map[string]string{"containerd.io/snapshot/stargz/toc.digest": "z"}
+	require.Equal(t, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Annotations: own}, cleanLayer(d, true, false))
 	require.Equal(t, ocispec.Descriptor{MediaType: d.MediaType, URLs: d.URLs}, cleanLayer(d, false, true))
-	d.MediaType = ocispec.MediaTypeImageLayerNonDistributableGzip //nolint:staticcheck // layers of that type exist
-	require.Equal(t, ocispec.MediaTypeImageLayerGzip, cleanLayer(d, true, false).MediaType)
+}
+
+func TestForeignLayersHaveTheTypesOfTheFormat(t *testing.T) {
+	for _, form := range []blob.Compression{blob.Uncompressed, blob.Gzip, blob.Zstd} {
+		for _, from := range []bool{false, true} {
+			d := ocispec.Descriptor{MediaType: foreignType(blob.MediaType(form, from)), URLs: []string{"https://x.test"}}
+			require.NotEqual(t, blob.MediaType(form, from), d.MediaType)
+			for _, oci := range []bool{false, true} {
+				require.Equal(t, ocispec.Descriptor{MediaType: blob.MediaType(form, !oci)}, cleanLayer(d, oci, false))
+				require.Equal(t, ocispec.Descriptor{MediaType: foreignType(blob.MediaType(form, !oci)), URLs: d.URLs}, cleanLayer(d, oci, true))
+			}
+		}
+	}
+	require.Equal(t, ocispec.MediaTypeImageLayerNonDistributableZstd, foreignType(ocispec.MediaTypeImageLayerZstd)) //nolint:staticcheck // layers of that type exist
+	require.Equal(t, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", foreignType(blob.DockerLayerGzip))
+	strange := ocispec.Descriptor{MediaType: "application/vnd.example.layer"}
+	require.Equal(t, strange, cleanLayer(strange, true, false))
 }
 
 func FuzzConfig(f *testing.F) {

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // mediaTypes are those of one image format.
@@ -59,10 +60,18 @@ func makeIndex(types mediaTypes, manifests []ocispec.Descriptor, annotations map
 // cleanLayer returns the descriptor of a layer as an image tells it: without notes that are for
 // ourselves, and in Docker's format without any.
 func cleanLayer(d ocispec.Descriptor, oci, keepNonDist bool) ocispec.Descriptor {
-	if !keepNonDist {
-		if t := distributable(d.MediaType); t != d.MediaType {
-			d.MediaType, d.URLs = t, nil
-		}
+	plain := distributable(d.MediaType)
+	foreign := plain != d.MediaType
+	if form, known := blob.FromMediaType(plain); known {
+		plain = blob.MediaType(form, !oci)
+	}
+	switch {
+	case !foreign:
+		d.MediaType = plain
+	case keepNonDist:
+		d.MediaType = foreignType(plain)
+	default:
+		d.MediaType, d.URLs = plain, nil
 	}
 	annotations := map[string]string{}
 	for k, v := range d.Annotations {
@@ -84,6 +93,14 @@ func internalAnnotation(k string) bool {
 // distributable returns the media type of a layer without the note that it is not to be
 // distributed.
 func distributable(mediaType string) string {
-	mediaType = strings.Replace(mediaType, ".nondistributable.", ".", 1)
+	mediaType = strings.Replace(mediaType, "layer.nondistributable.", "layer.", 1)
 	return strings.Replace(mediaType, ".foreign.diff.", ".diff.", 1)
+}
+
+// foreignType returns the media type of a layer with the note that it is not to be distributed.
+func foreignType(mediaType string) string {
+	if t, ok := strings.CutPrefix(mediaType, "application/vnd.oci.image.layer."); ok {
+		return "application/vnd.oci.image.layer.nondistributable." + t
+	}
+	return strings.Replace(mediaType, ".diff.", ".foreign.diff.", 1)
 }

@@ -89,7 +89,7 @@ func (o *Options) parse(k, v string) (err error) {
 	case attrNonDist:
 		o.KeepNonDistributable, err = exporter.ParseBool(k, v)
 	case attrCompression:
-		o.Compression.Type, err = parseCompression(v)
+		o.Compression.Type = blob.Compression(v)
 	case attrForce:
 		o.Compression.Force, err = exporter.ParseBool(k, v)
 	case attrLevel:
@@ -115,16 +115,11 @@ func parseSwitch(k, v string) (*bool, error) {
 	return &b, err
 }
 
-func parseCompression(v string) (blob.Compression, error) {
-	switch c := blob.Compression(v); c {
-	case blob.Uncompressed, blob.Gzip, blob.Zstd, blob.EStargz:
-		return c, nil
-	}
-	return "", fmt.Errorf("unsupported compression type %s", v)
-}
-
 // check finds options that exclude each other.
 func (o *Options) check() error {
+	if err := blob.CheckLevel(o.Compression.Type, o.Compression.Level); err != nil {
+		return err
+	}
 	if o.Compression.Type == blob.Zstd && o.Version == compat.V10 {
 		return o.Version.Lacks(attrCompression + "=" + string(blob.Zstd))
 	}
