@@ -27,6 +27,9 @@ type (
 	httpResolver interface {
 		ResolveHTTP(ctx context.Context, id source.Identifier, sum *gatewaypb.ChecksumRequest, env source.Env) (*gatewaypb.ResolveSourceHTTPResponse, error)
 	}
+	gitResolver interface {
+		ResolveGit(ctx context.Context, id source.Identifier, objects bool, env source.Env) (*gatewaypb.ResolveSourceGitResponse, error)
+	}
 )
 
 // ResolveSourceMeta resolves a source without loading it.
@@ -65,6 +68,12 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 		title = "resolve " + id.String()
 		resolve = func() (err error) {
 			meta.HTTP, err = src.ResolveHTTP(ctx, id, opt.HTTPChecksum, env)
+			return err
+		}
+	case gitResolver:
+		title = "resolve " + id.String()
+		resolve = func() (err error) {
+			meta.Git, err = src.ResolveGit(ctx, id, opt.GitObject, env)
 			return err
 		}
 	default:

@@ -142,11 +142,11 @@ func (c *Conn) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt Resol
 	if opt.NoConfig {
 		req.Image = &gatewaypb.ResolveSourceImageRequest{NoConfig: true}
 	}
-	if opt.HTTPChecksum != nil {
-		req.HTTP = &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: opt.HTTPChecksum}
-	}
 	if opt.GitObject {
 		req.Git = &gatewaypb.ResolveSourceGitRequest{ReturnObject: true}
+	}
+	if opt.HTTPChecksum != nil {
+		req.HTTP = &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: opt.HTTPChecksum}
 	}
 	resp, err := c.bridge.ResolveSourceMeta(ctx, req)
 	if err != nil {

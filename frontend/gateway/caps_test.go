@@ -174,10 +174,7 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 	missing := []string{
 		pb.CapSourceImageBlob, pb.CapSourceOCILayout,
-		pb.CapSourceGit, pb.CapSourceGitKeepDir, pb.CapSourceGitFullURL, pb.CapSourceGitHTTPAuth,
-		pb.CapSourceGitKnownSSHHosts, pb.CapSourceGitMountSSHSock, pb.CapSourceGitSubdir,
-		pb.CapSourceGitChecksum, pb.CapSourceGitSkipSubmodules, pb.CapSourceGitSignatureVerify,
-		pb.CapSourceGitMTime, pb.CapSourceGitFetchByCommit, pb.CapSourceGitBundle, pb.CapSourceGitCheckoutBundle,
+		pb.CapSourceGitSignatureVerify, pb.CapSourceGitBundle,
 		pb.CapSourceHTTPSignatureVerify,
 		pb.CapSourcePolicy, pb.CapSourcePolicySession, pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,

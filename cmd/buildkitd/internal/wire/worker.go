@@ -26,6 +26,7 @@ import (
 	"github.com/openbuildkit/buildkit/worker/platform"
 	"github.com/openbuildkit/buildkit/worker/runc"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/git"
 	"github.com/openbuildkit/buildkit/worker/source/http"
 	"github.com/openbuildkit/buildkit/worker/source/image"
 	"github.com/openbuildkit/buildkit/worker/source/local"
@@ -77,6 +78,11 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 	}
 	d.onClose(trees.Close)
 	log.G(ctx).Infof("worker %s: snapshotter %s (%s), runtime %s, network %s", id, trees.SnapshotterName(), trees.SnapshotterReason(), rt.Binary(), mode)
+	// What jobs of an earlier daemon left there holds credentials.
+	jobs := st.sub("git")
+	if err := os.RemoveAll(jobs); err != nil {
+		return nil, err
+	}
 	checksums := checksum.New()
 	return &worker.Worker{
 		ID:        id,
@@ -87,6 +93,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		Sources: source.NewRegistry(
 			image.New(image.Config{Cache: trees, Registry: registries}),
 			local.New(local.Config{Cache: trees, Sessions: sessions, Checksums: checksums}),
+			git.New(git.Config{Cache: trees, Sessions: sessions, Dir: jobs, Environ: os.Environ()}),
 			http.New(http.Config{Cache: trees, Sessions: sessions, UserAgent: "buildkit/" + version.Version}),
 		),
 		Runtime:        rt,

@@ -1,0 +1,232 @@
+//go:build linux
+
+package git
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/openbuildkit/buildkit/api/giturl"
+	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/ssh"
+)
+
+// github is the one host of which the credentials for a repository are for all repositories.
+const github = "github.com"
+
+// access is what git needs to reach a remote on behalf of a build: a folder with its
+// configuration, credentials, known hosts and the socket of an agent.
+type access struct {
+	command
+	release func() error
+}
+
+// access prepares git. The caller releases it; the agent of the client can be used until then.
+func (i *instance) access(ctx context.Context) (_ *access, err error) {
+	if err := os.MkdirAll(i.src.cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(i.src.cfg.Dir, "job-")
+	if err != nil {
+		return nil, err
+	}
+	a := &access{release: func() error { return os.RemoveAll(dir) }}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.release())
+		}
+	}()
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, err
+	}
+	auth, err := i.authorization(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "config")
+	if err := os.WriteFile(file, []byte(config(auth)), 0o600); err != nil {
+		return nil, err
+	}
+	a.command = command{scope: i.env.Scope, umask: umask, env: []string{
+		"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + dir,
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + file, "GIT_ATTR_NOSYSTEM=1",
+		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=" + transports, "GIT_PROTOCOL_FROM_USER=0",
+		"GIT_LITERAL_PATHSPECS=1", "GIT_NO_REPLACE_OBJECTS=1", "GIT_OPTIONAL_LOCKS=0",
+		"LC_ALL=C", "LANG=C",
+	}}
+	for _, v := range i.src.cfg.Environ {
+		for _, name := range fromDaemon {
+			if strings.HasPrefix(v, name+"=") {
+				a.env = append(a.env, v)
+			}
+		}
+	}
+	return a, i.addSSH(ctx, a, dir)
+}
+
+// umask makes files readable for everybody and writable for their owner.
+const umask = "022"
+
+// header is a header that requests to urls below a scope carry.
+type header struct{ scope, value string }
+
+// config returns what git is configured to.
+func config(auth *header) string {
+	var b strings.Builder
+	b.WriteString(`[core]
+	hooksPath = /dev/null
+	fsmonitor = false
+	attributesFile = /dev/null
+	excludesFile = /dev/null
+	autocrlf = false
+[safe]
+	directory = *
+[init]
+	defaultBranch = main
+[advice]
+	detachedHead = false
+[gc]
+	autoDetach = false
+[maintenance]
+	autoDetach = false
+[fetch]
+	recurseSubmodules = false
+[submodule]
+	recurse = false
+[credential]
+	helper =
+[http]
+	lowSpeedLimit = 1
+	lowSpeedTime = 300
+`)
+	if auth != nil {
+		// A redirect may lead to another host, where the header must not go.
+		fmt.Fprintf(&b, "\tfollowRedirects = false\n[http \"%s\"]\n\textraheader = \"%s\"\n", quote(auth.scope), quote(auth.value))
+	}
+	return b.String()
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+func quote(s string) string { return quoter.Replace(s) }
+
+// authorization returns the header for the remote; nil if there are no credentials.
+func (i *instance) authorization(ctx context.Context) (*header, error) {
+	r := i.id.Remote
+	if r.Scheme != giturl.HTTP && r.Scheme != giturl.HTTPS {
+		return nil, nil
+	}
+	if u := r.User; u != nil {
+		password, _ := u.Password()
+		return &header{r.Scheme + "://" + r.Host + "/", "Authorization: Basic " + basic(u.Username(), password)}, nil
+	}
+	scope := r.Remote()
+	if r.Scheme == giturl.HTTPS && r.Host == github {
+		scope = "https://" + github + "/"
+	}
+	for _, c := range []struct {
+		secret string
+		value  func(string) string
+	}{
+		{hosted(i.id.AuthHeader, r.Host), asHeader},
+		{hosted(i.id.AuthToken, r.Host), asToken},
+		{i.id.AuthHeader, asHeader},
+		{i.id.AuthToken, asToken},
+	} {
+		v, err := i.secret(ctx, c.secret)
+		if err != nil {
+			return nil, err
+		}
+		if v != "" {
+			return &header{scope, c.value(v)}, nil
+		}
+	}
+	return nil, nil
+}
+
+func hosted(secret, host string) string {
+	if secret == "" {
+		return ""
+	}
+	return secret + "." + host
+}
+
+func asHeader(v string) string { return "Authorization: " + v }
+
+func asToken(v string) string { return "Authorization: basic " + basic("x-access-token", v) }
+
+func basic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}
+
+// secret returns an empty text for a secret that nobody has.
+func (i *instance) secret(ctx context.Context, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	data, err := secrets.Get(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
+	var none *secrets.NotFoundError
+	switch {
+	case errors.As(err, &none), errors.Is(err, session.ErrNoSession):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("secret %s for %s: %w", name, i.id, err)
+	}
+	v := strings.TrimSpace(string(data))
+	if strings.ContainsAny(v, "\r\n\x00") {
+		return "", fmt.Errorf("secret %s for %s has more than one line", name, i.id)
+	}
+	return v, nil
+}
+
+// addSSH says how ssh is called, and forwards the agent of the client.
+func (i *instance) addSSH(ctx context.Context, a *access, dir string) error {
+	if i.id.Remote.Scheme != giturl.SSH && i.id.Agent == "" && i.id.KnownHosts == "" {
+		return nil
+	}
+	options := []string{
+		"BatchMode=yes", "ConnectTimeout=30", "ServerAliveInterval=30", "ServerAliveCountMax=4",
+		"GlobalKnownHostsFile=/dev/null", "ForwardAgent=no", "ClearAllForwardings=yes", "PermitLocalCommand=no",
+		"UpdateHostKeys=no", "LogLevel=ERROR",
+	}
+	if hosts := i.id.KnownHosts; hosts != "" {
+		file := filepath.Join(dir, "known_hosts")
+		if err := os.WriteFile(file, []byte(hosts+"\n"), 0o600); err != nil {
+			return err
+		}
+		options = append(options, "StrictHostKeyChecking=yes", `UserKnownHostsFile="`+file+`"`)
+	} else {
+		options = append(options, "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
+	}
+	call := "ssh -F /dev/null"
+	for _, o := range options {
+		call += " -o " + shellQuote(o)
+	}
+	a.env = append(a.env, "GIT_SSH_COMMAND="+call, "GIT_SSH_VARIANT=ssh")
+	if i.id.Agent == "" {
+		return nil
+	}
+	return i.src.cfg.Sessions.Any(ctx, i.env.Sessions, func(_ context.Context, c *session.Caller) error {
+		if err := ssh.CheckAgent(ctx, c, i.id.Agent); err != nil {
+			return err
+		}
+		// The agent is there for the job, not for the time of this call.
+		sock, end, err := ssh.Forward(context.WithoutCancel(ctx), c, ssh.ForwardOpt{ID: i.id.Agent, UID: os.Getuid(), GID: os.Getgid(), Mode: 0o600})
+		if err != nil {
+			return err
+		}
+		a.env = append(a.env, "SSH_AUTH_SOCK="+sock)
+		files := a.release
+		a.release = func() error { return errors.Join(end(), files()) }
+		return nil
+	})
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,201 @@
+//go:build linux
+
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/snapshot"
+)
+
+// bundleName is the name of the file that a bundle is.
+const bundleName = "bundle"
+
+// checkOut makes the tree of the commit, which has been fetched.
+func (i *instance) checkOut(ctx context.Context, repo *repository) (*cache.Ref, error) {
+	ref, err := i.src.cfg.Cache.New(ctx, nil, cache.Access{}, cache.NewOpt{
+		Description: cache.Description{Text: "git snapshot for " + i.id.String()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := i.fill(ctx, repo, ref); err != nil {
+		return nil, errors.Join(err, ref.Discard(context.WithoutCancel(ctx)))
+	}
+	return ref.Commit(ctx)
+}
+
+// fill writes the tree.
+func (i *instance) fill(ctx context.Context, repo *repository, ref *cache.MutableRef) (err error) {
+	m, err := ref.Mount(ctx, false)
+	if err != nil {
+		return err
+	}
+	dir, unmount, err := snapshot.MountTemp(m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unmount()) }()
+	switch {
+	case i.id.Bundle:
+		err = repo.bundle(ctx, i.found, filepath.Join(dir, bundleName))
+	default:
+		err = i.files(ctx, repo, dir)
+	}
+	if err != nil || i.id.MTime != MTimeCommit {
+		return err
+	}
+	t, err := repo.commitTime(ctx, i.found.commit)
+	if err != nil {
+		return err
+	}
+	return setTimes(dir, t)
+}
+
+// files checks the commit out, in the cheapest way that does.
+func (i *instance) files(ctx context.Context, repo *repository, dir string) error {
+	modules := false
+	if !i.id.SkipSubmodules {
+		var err error
+		if modules, err = repo.hasModules(ctx, i.found.commit); err != nil {
+			return err
+		}
+	}
+	if err := repo.checkSubdir(ctx, i.found.commit, i.id.Subdir, modules); err != nil {
+		return err
+	}
+	if i.id.keepDir() || modules {
+		return i.clone(ctx, repo, dir, modules)
+	}
+	// An index of its own, so that jobs leave no trace of each other.
+	index, err := os.MkdirTemp(i.src.cfg.Dir, "index-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(index)
+	tree := i.found.commit + ":" + i.id.Subdir
+	_, err = repo.with("GIT_INDEX_FILE="+filepath.Join(index, "index"), "GIT_WORK_TREE="+dir).
+		run(ctx, runOpt{dir: dir}, "read-tree", "--reset", "-u", tree)
+	return err
+}
+
+// SubdirError says that a commit does not have the directory that is wanted.
+type SubdirError struct {
+	Subdir string
+	// Part is what is no directory; empty if there is nothing of that name.
+	Part string
+}
+
+// Error returns the text that clients know.
+func (e *SubdirError) Error() string {
+	if e.Part != "" {
+		return fmt.Sprintf("git subpath %q contains non-directory %q", e.Subdir, e.Part)
+	}
+	return fmt.Sprintf("invalid subdir %s: failed to lstat %q: statat %s: no such file or directory", e.Subdir, e.Subdir, e.Subdir)
+}
+
+// checkSubdir makes sure that every part of a path is a directory of the commit: a link could lead
+// anywhere. What is in a submodule is looked at when it is there.
+func (r *repository) checkSubdir(ctx context.Context, commit, subdir string, modules bool) error {
+	if subdir == "" {
+		return nil
+	}
+	at := ""
+	for part := range strings.SplitSeq(subdir, "/") {
+		at = path.Join(at, part)
+		out, err := r.run(ctx, runOpt{}, "ls-tree", "-z", "--full-tree", commit, "--", at)
+		if err != nil {
+			return err
+		}
+		switch kind := entryKind(out, at); {
+		case kind == "tree":
+		case kind == "":
+			return &SubdirError{Subdir: subdir}
+		case kind == "commit" && modules:
+			return nil
+		default:
+			return &SubdirError{Subdir: subdir, Part: at}
+		}
+	}
+	return nil
+}
+
+// entryKind returns the type of an entry in the output of ls-tree, empty if it is not there.
+func entryKind(out []byte, name string) string {
+	for entry := range bytes.SplitSeq(out, []byte{0}) {
+		head, path, ok := strings.Cut(string(entry), "\t")
+		if fields := strings.Fields(head); ok && path == name && len(fields) == 3 {
+			return fields[1]
+		}
+	}
+	return ""
+}
+
+// hasModules tells whether a commit has submodules.
+func (r *repository) hasModules(ctx context.Context, commit string) (bool, error) {
+	const file = ".gitmodules"
+	out, err := r.run(ctx, runOpt{}, "ls-tree", "-z", "--full-tree", commit, "--", file)
+	return entryKind(out, file) == "blob", err
+}
+
+// bundle writes a bundle of the commit and all before it.
+func (r *repository) bundle(ctx context.Context, want *resolved, file string) error {
+	_, err := r.run(ctx, runOpt{}, "bundle", "create", "--quiet", file, kept+want.commit)
+	return err
+}
+
+// commitTime returns the time of a commit.
+func (r *repository) commitTime(ctx context.Context, commit string) (time.Time, error) {
+	out, err := r.run(ctx, runOpt{}, "cat-file", "commit", commit)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return committed(out)
+}
+
+// committed reads the time of a commit from its object.
+func committed(object []byte) (time.Time, error) {
+	for line := range bytes.Lines(object) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			break
+		}
+		rest, ok := bytes.CutPrefix(line, []byte("committer "))
+		if !ok {
+			continue
+		}
+		fields := bytes.Fields(rest[bytes.LastIndexByte(rest, '>')+1:])
+		if len(fields) == 0 {
+			break
+		}
+		sec, err := strconv.ParseInt(string(fields[0]), 10, 64)
+		if err != nil {
+			break
+		}
+		return time.Unix(sec, 0), nil
+	}
+	return time.Time{}, errors.New("the commit has no time")
+}
+
+// setTimes gives all below dir one time, directories and links too.
+func setTimes(dir string, t time.Time) error {
+	ts := []unix.Timespec{unix.NsecToTimespec(t.UnixNano()), unix.NsecToTimespec(t.UnixNano())}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}

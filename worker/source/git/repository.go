@@ -1,0 +1,152 @@
+//go:build linux
+
+package git
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/snapshot"
+)
+
+const (
+	// valueRemote is under which the repository of a remote is found.
+	valueRemote = "git.remote"
+	// valueWhole says that the repository was left in order. It goes when the daemon is killed
+	// while the repository is in use.
+	valueWhole = "git.whole"
+	// kept is below which the refs are that keep commits.
+	kept = "refs/buildkit/"
+)
+
+// repository is the bare repository of a remote, in the hands of one job.
+type repository struct {
+	command
+	i   *instance
+	ref *cache.MutableRef
+	dir string
+	// whole says that the repository can be used again; reused that it has been used before.
+	whole, reused bool
+	releases      []func() error
+}
+
+// wants says what is needed besides the files of a commit.
+type wants struct {
+	// tag is the object of an annotated tag; history are the commits before.
+	tag, history bool
+	// byCommit asks the server for the commit only.
+	byCommit bool
+}
+
+// open returns the repository of the remote, an empty one if there is none, when no other job
+// uses it.
+func (i *instance) open(ctx context.Context) (_ *repository, err error) {
+	key := i.id.Remote.Remote() + " " + objectFormat(i.found.commit)
+	unlock, err := i.src.locks.acquire(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	r := &repository{i: i, releases: []func() error{func() error { unlock(); return nil }}}
+	defer func() {
+		if err != nil {
+			r.closeWith(ctx, &err)
+		}
+	}()
+	a, err := i.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.releases = append(r.releases, a.release)
+	if err := r.acquire(ctx, key); err != nil {
+		return nil, err
+	}
+	m, err := r.ref.Mount(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	dir, unmount, err := snapshot.MountTemp(m)
+	if err != nil {
+		return nil, err
+	}
+	r.dir = dir
+	r.releases = append(r.releases, unmount)
+	r.command = a.with("GIT_DIR="+dir, "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
+	if !r.whole {
+		if err := r.init(ctx, i.found.commit); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// acquire gets the record of the remote. One that was not left in order is dropped.
+func (r *repository) acquire(ctx context.Context, key string) error {
+	trees := r.i.src.cfg.Cache
+	for _, id := range trees.Search(valueRemote, key) {
+		ref, err := trees.GetMutable(ctx, id)
+		if errors.Is(err, cache.ErrLocked) || errors.Is(err, cache.ErrNotFound) || errors.Is(err, cache.ErrLost) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if ref.Value(valueWhole) == nil {
+			if err := ref.Discard(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		r.ref, r.whole, r.reused = ref, true, true
+		return nil
+	}
+	ref, err := trees.New(ctx, nil, cache.Access{}, cache.NewOpt{
+		Description: cache.Description{Type: cache.GitCheckout, Text: "shared git repo for " + r.i.id.Remote.String()},
+		Retain:      true,
+	})
+	if err != nil {
+		return err
+	}
+	r.ref = ref
+	return ref.SetValue(valueRemote, []byte(r.i.id.Remote.String()), key)
+}
+
+// closeWith gives the repository back; one that is not in order goes.
+func (r *repository) closeWith(ctx context.Context, err *error) {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for n := len(r.releases) - 1; n > 0; n-- {
+		errs = append(errs, r.releases[n]())
+	}
+	if r.whole {
+		errs = append(errs, r.ref.Release(ctx))
+	} else {
+		errs = append(errs, r.ref.Discard(ctx))
+	}
+	errs = append(errs, r.releases[0]())
+	if e := errors.Join(errs...); *err == nil {
+		*err = e
+	}
+}
+
+// objectFormat returns the hash that a repository with a commit uses.
+func objectFormat(commit string) string {
+	const sha1 = 40
+	if len(commit) == sha1 {
+		return "sha1"
+	}
+	return "sha256"
+}
+
+func (r *repository) init(ctx context.Context, commit string) error {
+	_, err := r.run(ctx, runOpt{}, "init", "--bare", "--quiet", "--template=", "--object-format="+objectFormat(commit), "--", r.dir)
+	if err != nil {
+		return err
+	}
+	if err := r.ref.SetValue(valueWhole, []byte{1}, ""); err != nil {
+		return err
+	}
+	r.whole = true
+	return nil
+}

@@ -1,0 +1,231 @@
+//go:build linux
+
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/worker/source"
+)
+
+// instance is a repository in one build.
+type instance struct {
+	src *Source
+	id  *Identifier
+	env source.Env
+	// found is what the ref stands for; nil until the remote was asked.
+	found *resolved
+}
+
+// resolved is what a ref stands for.
+type resolved struct {
+	// ref is the full name; empty if a commit was asked for.
+	ref string
+	// commit is the commit, tag the object of an annotated tag, empty if there is none.
+	commit, tag string
+}
+
+// object is the tag object or, without one, the commit.
+func (r *resolved) object() string {
+	if r.tag != "" {
+		return r.tag
+	}
+	return r.commit
+}
+
+// Key returns the key of the commit.
+func (i *instance) Key(ctx context.Context, _ int) (source.Key, bool, error) {
+	if err := i.resolve(ctx); err != nil {
+		return source.Key{}, false, err
+	}
+	return source.Key{Value: i.id.key(i.found), Pin: i.found.commit}, true, nil
+}
+
+// resolve finds out what the ref stands for, once in a build.
+func (i *instance) resolve(ctx context.Context) error {
+	if i.found != nil {
+		return nil
+	}
+	r, err := i.lookUp(ctx)
+	if err != nil {
+		return err
+	}
+	if c := i.id.Checksum; c != "" && !strings.HasPrefix(r.commit, c) && !strings.HasPrefix(r.tag, c) {
+		return &ChecksumError{Want: c, Got: r.object(), Commit: r.commit}
+	}
+	i.found = r
+	return nil
+}
+
+// ChecksumError says that a ref is not what it was meant to be.
+type ChecksumError struct {
+	// Want is the beginning that was expected; Got is the object of the ref, Commit the commit.
+	Want, Got, Commit string
+}
+
+// Error returns the text that clients know.
+func (e *ChecksumError) Error() string {
+	if e.Got != e.Commit {
+		return fmt.Sprintf("expected checksum to match %s, got %s or %s", e.Want, e.Got, e.Commit)
+	}
+	return fmt.Sprintf("expected checksum to match %s, got %s", e.Want, e.Got)
+}
+
+func (i *instance) lookUp(ctx context.Context) (*resolved, error) {
+	switch {
+	case IsCommit(i.id.Ref):
+		return &resolved{commit: i.id.Ref}, nil
+	case i.id.FetchByCommit:
+		return &resolved{commit: i.id.Checksum, ref: i.id.Ref}, nil
+	}
+	key := strings.Join([]string{"git", i.id.Remote.Remote(), i.id.AuthHeader, i.id.AuthToken, i.id.Agent, i.id.Ref}, "\x00")
+	return source.Once(ctx, i.env.Memo, key, i.ask)
+}
+
+// ask asks the remote for the ref.
+func (i *instance) ask(ctx context.Context) (_ *resolved, err error) {
+	a, err := i.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer a.closeWith(&err)
+	patterns := []string{i.id.Ref, i.id.Ref + "^{}"}
+	if i.id.Ref == "" {
+		patterns = []string{"HEAD"}
+	}
+	remote := i.id.Remote.Remote()
+	out, err := a.run(ctx, runOpt{}, "ls-remote", append([]string{"--symref", "--", remote}, patterns...)...)
+	if err != nil {
+		return nil, i.explain(err)
+	}
+	r := findRef(parseRefs(out), i.id.Ref)
+	if r == nil {
+		return nil, fmt.Errorf("repository does not contain ref %s, output: %q", i.id.Ref, out)
+	}
+	for line := range bytes.Lines(out) {
+		if name := strings.TrimSuffix(fieldAfterTab(line), "^{}"); name == r.ref || i.id.Ref == "" {
+			i.env.Scope.Log(event.Stdout, bytes.Clone(line))
+		}
+	}
+	return r, nil
+}
+
+// explain names the remote in the failure of a command.
+func (i *instance) explain(err error) error {
+	return fmt.Errorf("failed to fetch remote %s: %w", i.id.Remote, err)
+}
+
+// closeWith releases a, and reports that in *err.
+func (a *access) closeWith(err *error) {
+	if e := a.release(); *err == nil {
+		*err = e
+	}
+}
+
+// refs is what ls-remote tells: objects by name, and where symbolic refs point.
+type refs struct {
+	objects, targets map[string]string
+}
+
+func fieldAfterTab(line []byte) string {
+	_, name, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), "\t")
+	return name
+}
+
+// parseRefs reads the output of ls-remote --symref. Lines of another form are passed over.
+func parseRefs(out []byte) refs {
+	r := refs{map[string]string{}, map[string]string{}}
+	for line := range bytes.Lines(out) {
+		name := fieldAfterTab(line)
+		value, _, _ := strings.Cut(string(line), "\t")
+		if target, ok := strings.CutPrefix(value, "ref: "); ok {
+			r.targets[name] = target
+		} else if IsCommit(value) && name != "" {
+			r.objects[name] = value
+		}
+	}
+	return r
+}
+
+// findRef returns what a name stands for: a name below refs/, a branch or a tag, in that order;
+// without a name, the branch that HEAD is. It returns nil if there is none.
+func findRef(r refs, name string) *resolved {
+	if name == "" {
+		commit := r.objects["HEAD"]
+		if commit == "" {
+			return nil
+		}
+		branch := r.targets["HEAD"]
+		if !isRef(branch) || !strings.HasPrefix(branch, "refs/") {
+			branch = "HEAD"
+		}
+		return &resolved{ref: branch, commit: commit}
+	}
+	candidates := []string{"refs/" + name, "refs/heads/" + name, "refs/tags/" + name}
+	if strings.HasPrefix(name, "refs/") || name == "HEAD" {
+		candidates = append([]string{name}, candidates...)
+	}
+	for _, full := range candidates {
+		object := r.objects[full]
+		if object == "" {
+			continue
+		}
+		if peeled := r.objects[full+"^{}"]; peeled != "" {
+			return &resolved{ref: full, commit: peeled, tag: object}
+		}
+		return &resolved{ref: full, commit: object}
+	}
+	return nil
+}
+
+// Fetch returns the files of the commit. A repository that turns out to be damaged is made anew.
+func (i *instance) Fetch(ctx context.Context) (*cache.Ref, error) {
+	if err := i.resolve(ctx); err != nil {
+		return nil, err
+	}
+	ref, err := i.tryFetch(ctx)
+	var damaged *damagedError
+	if errors.As(err, &damaged) && damaged.reused {
+		ref, err = i.tryFetch(ctx)
+	}
+	return ref, err
+}
+
+func (i *instance) tryFetch(ctx context.Context) (_ *cache.Ref, err error) {
+	repo, err := i.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer repo.closeWith(ctx, &err)
+	if err := repo.fetch(ctx, i.found, i.wants()); err != nil {
+		return nil, err
+	}
+	ref, err := i.checkOut(ctx, repo)
+	var failed *CommandError
+	if errors.As(err, &failed) {
+		repo.whole = false
+		return nil, &damagedError{reused: repo.reused, err: err}
+	}
+	return ref, err
+}
+
+// damagedError is a failure of git where it only has to read what was fetched.
+type damagedError struct {
+	// reused is true if the repository is of an earlier job.
+	reused bool
+	err    error
+}
+
+func (e *damagedError) Error() string { return e.err.Error() }
+func (e *damagedError) Unwrap() error { return e.err }
+
+// wants says what has to be fetched of the commit.
+func (i *instance) wants() wants {
+	return wants{tag: i.id.keepDir(), history: i.id.Bundle, byCommit: i.id.FetchByCommit}
+}
