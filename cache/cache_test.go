@@ -159,6 +159,7 @@ type remote struct {
 	opened map[digest.Digest]int
 	open   func(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 	scope  event.Scope
+	repo   string
 }
 
 func newRemote() *remote {
@@ -183,7 +184,7 @@ func (r *remote) Open(ctx context.Context, desc ocispec.Descriptor, offset int64
 
 func (r *remote) Scope() event.Scope { return r.scope }
 
-func (r *remote) Repository() string { return "" }
+func (r *remote) Repository() string { return r.repo }
 
 func (r *remote) access() cache.Access { return cache.Access{Blobs: finder{r}} }
 

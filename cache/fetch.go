@@ -79,6 +79,9 @@ func (m *Manager) FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 				return err
 			}
 		}
+		if err := m.prove(ctx, desc, acc); err != nil {
+			return err
+		}
 		if !leased {
 			return nil
 		}
@@ -211,8 +214,11 @@ func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 		}
 		src := sources[0]
 		tried[src] = true
-		err := blob.Transfer(ctx, m.content, desc, src)
+		whole, err := blob.Transfer(ctx, m.content, desc, src)
 		if err == nil {
+			if whole {
+				m.noteProof(proof{desc.Digest, src})
+			}
 			return nil
 		}
 		if ctx.Err() != nil {

@@ -31,7 +31,7 @@ const (
 func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) ([]Layer, error) {
 	opt.Type = cmp.Or(opt.Type, blob.Gzip)
 	chain := r.chain()
-	return eachLayer(ctx, chain, func(ctx context.Context, i int) (Layer, error) {
+	return r.eachLayer(ctx, chain, acc, func(ctx context.Context, i int) (Layer, error) {
 		return r.m.layer(ctx, chain[i], form{CompressionOpt: opt}, acc)
 	})
 }
@@ -46,18 +46,22 @@ func (r *Ref) chain() []*record {
 	return chain
 }
 
-// eachLayer calls layer for the position of each record, several at a time.
-func eachLayer(ctx context.Context, chain []*record, layer func(context.Context, int) (Layer, error)) ([]Layer, error) {
+// eachLayer calls layer for the position of each record, several at a time, and returns what the
+// request may have.
+func (r *Ref) eachLayer(ctx context.Context, chain []*record, acc Access, layer func(context.Context, int) (Layer, error)) ([]Layer, error) {
 	layers := make([]Layer, len(chain))
-	g, ctx := errgroup.WithContext(ctx)
+	g, making := errgroup.WithContext(ctx)
 	g.SetLimit(maxLayers)
 	for i := range chain {
 		g.Go(func() (err error) {
-			layers[i], err = layer(ctx, i)
+			layers[i], err = layer(making, i)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := r.m.proveChain(ctx, r.rec, acc, true); err != nil {
 		return nil, err
 	}
 	return layers, nil
@@ -132,6 +136,7 @@ func (m *Manager) usable(ctx context.Context, r *record, v variant) (bool, error
 func (m *Manager) forgetBlob(r *record, v variant) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.unindexLayer(r, v)
 	r.state.Blobs = slices.DeleteFunc(slices.Clone(r.state.Blobs), func(b variant) bool {
 		return b.Descriptor.Digest == v.Descriptor.Digest
 	})
@@ -244,8 +249,10 @@ func (m *Manager) pack(ctx context.Context, r *record, opt form, acc Access) (va
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if key := (layerKey{r.parentID(), r.state.DiffID}); archive != r.state.DiffID && m.layers[key] == r {
-		delete(m.layers, key)
+	if archive != r.state.DiffID {
+		for _, b := range r.state.Blobs {
+			m.unindexLayer(r, b)
+		}
 	}
 	r.state.DiffID = archive
 	return v, nil

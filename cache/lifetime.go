@@ -71,8 +71,8 @@ func (m *Manager) unlink(r *record) {
 	}
 	r.gone = true
 	delete(m.records, r.id)
-	if key := (layerKey{r.parentID(), r.state.DiffID}); m.layers[key] == r {
-		delete(m.layers, key)
+	for _, v := range r.state.Blobs {
+		m.unindexLayer(r, v)
 	}
 	for key := range r.values {
 		m.unindexValue(r, key)

@@ -53,6 +53,9 @@ type Manager struct {
 	flightsMu sync.Mutex
 	flights   map[string]*flight
 
+	proofsMu sync.Mutex
+	proofs   map[proof]struct{}
+
 	tidying tidying
 	syncing syncing
 }
@@ -186,15 +189,24 @@ func (m *Manager) insert(r *record) {
 
 // indexLayer lets AddBlob find the record, unless there is another of the same layer.
 func (m *Manager) indexLayer(r *record) {
-	key := layerKey{r.parentID(), r.state.DiffID}
-	if m.layers[key] == nil {
-		m.layers[key] = r
+	for _, v := range r.state.Blobs {
+		key := keyOf(r.parent, r.state.DiffID, v.Descriptor.Digest)
+		if m.layers[key] == nil && v.ofTree() {
+			m.layers[key] = r
+		}
+	}
+}
+
+// unindexLayer is the opposite, for one of the record's forms.
+func (m *Manager) unindexLayer(r *record, v variant) {
+	if key := keyOf(r.parent, r.state.DiffID, v.Descriptor.Digest); m.layers[key] == r {
+		delete(m.layers, key)
 	}
 }
 
 // AddBlob returns the immutable tree that is parent (nil for none) with the layer desc on top.
-// Nothing is fetched. The same parent chain and diffID give the same record. Parent stays the
-// caller's.
+// Nothing is fetched. The same parent chain, blob and diffID give the same record. Parent stays
+// the caller's.
 func (m *Manager) AddBlob(_ context.Context, parent *Ref, desc ocispec.Descriptor, diffID digest.Digest, d Description) (*Ref, error) {
 	if err := diffID.Validate(); err != nil {
 		return nil, fmt.Errorf("diff id %q of layer %s: %w", diffID, desc.Digest, err)
@@ -206,11 +218,7 @@ func (m *Manager) AddBlob(_ context.Context, parent *Ref, desc ocispec.Descripto
 	r := m.newRecord(parent, d)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old := m.layers[layerKey{r.parentID(), diffID}]; old != nil {
-		if !slices.ContainsFunc(old.state.Blobs, func(b variant) bool { return b.Descriptor.Digest == desc.Digest }) {
-			old.state.Blobs = append(slices.Clip(old.state.Blobs), v)
-			m.put(old)
-		}
+	if old := m.layers[keyOf(r.parent, diffID, desc.Digest)]; old != nil {
 		return m.open(old), nil
 	}
 	r.state.DiffID = diffID

@@ -23,9 +23,18 @@ func (m *Manager) here(r *record) bool {
 	return r.state.Tree != none || r.twin != nil
 }
 
-// realise makes the tree of a record real: blobs of all lazy layers below are fetched at the same
-// time, each is unpacked when its parent is.
+// realise makes the tree of a record real, if the request may use it.
 func (m *Manager) realise(ctx context.Context, r *record, acc Access) error {
+	if err := m.makeTree(ctx, r, acc); err != nil {
+		return err
+	}
+	// Not before: it may have been made meanwhile with what another request may use.
+	return m.proveChain(ctx, r, acc, false)
+}
+
+// makeTree makes the tree of a record real: blobs of all lazy layers below are fetched at the same
+// time, each is unpacked when its parent is.
+func (m *Manager) makeTree(ctx context.Context, r *record, acc Access) error {
 	if m.here(r) {
 		return nil
 	}
@@ -46,7 +55,7 @@ func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access) error {
 		parent <- nil
 	} else {
 		go func() {
-			err := m.realise(ctx, r.parent, acc)
+			err := m.makeTree(ctx, r.parent, acc)
 			if err != nil {
 				cancel(err) // the blob is of no use then
 			}

@@ -113,9 +113,20 @@ type usage struct {
 	Count    int       `json:"count"`
 }
 
+// layerKey is a layer on a parent. What a layer is said to unpack to is found out only when it is
+// unpacked, so two blobs that are said to unpack to the same are not the same layer.
 type layerKey struct {
 	parent string
 	diffID digest.Digest
+	blob   digest.Digest
+}
+
+func keyOf(parent *record, diffID, blob digest.Digest) layerKey {
+	key := layerKey{diffID: diffID, blob: blob}
+	if parent != nil {
+		key.parent = parent.id
+	}
+	return key
 }
 
 type indexKey struct{ key, index string }

@@ -47,7 +47,7 @@ func (r *Ref) LayersAt(ctx context.Context, opt blob.CompressionOpt, at Retime, 
 		kept++
 	}
 	epoch := at.Epoch.Unix()
-	return eachLayer(ctx, chain, func(ctx context.Context, i int) (Layer, error) {
+	return r.eachLayer(ctx, chain, acc, func(ctx context.Context, i int) (Layer, error) {
 		plain := form{CompressionOpt: opt}
 		if i < kept {
 			return r.m.layer(ctx, chain[i], plain, acc)
@@ -127,6 +127,7 @@ func (m *Manager) forgetOldTimes(ctx context.Context, r *record) {
 		}
 		left[v.Compression]--
 		gone = append(gone, v.Descriptor.Digest)
+		m.unindexLayer(r, v)
 		return true
 	})
 	gone = slices.DeleteFunc(gone, func(d digest.Digest) bool {

@@ -37,11 +37,16 @@ func Origins(labels map[string]string) []string {
 // WithOrigin returns the label that adds a repository to those that labels name. The key is empty
 // if there is nothing to change: it is named already, or it is no repository.
 func WithOrigin(labels map[string]string, repository string) (key, value string) {
+	return addName(originLabel, labels, repository)
+}
+
+// addName adds a repository to the list in a label of its host.
+func addName(prefix string, labels map[string]string, repository string) (key, value string) {
 	host, path, ok := strings.Cut(repository, "/")
 	if !ok || host == "" || path == "" {
 		return "", ""
 	}
-	key = originLabel + host
+	key = prefix + host
 	old := labels[key]
 	switch {
 	case slices.Contains(strings.Split(old, ","), path):
@@ -55,11 +60,16 @@ func WithOrigin(labels map[string]string, repository string) (key, value string)
 // RecordOrigin labels a blob that is in store with a repository that holds it. One that is not
 // there is an errdefs.ErrNotFound.
 func RecordOrigin(ctx context.Context, store content.Manager, dgst digest.Digest, repository string) error {
+	return record(ctx, store, dgst, repository, WithOrigin)
+}
+
+// record sets the label that with returns.
+func record(ctx context.Context, store content.Manager, dgst digest.Digest, repository string, with func(map[string]string, string) (key, value string)) error {
 	info, err := store.Info(ctx, dgst)
 	if err != nil {
 		return err
 	}
-	key, value := WithOrigin(info.Labels, repository)
+	key, value := with(info.Labels, repository)
 	if key == "" {
 		return nil
 	}

@@ -34,39 +34,39 @@ var ErrWrong = errors.New("bytes do not match the digest")
 
 // Transfer copies a blob from src into a content store, under the lease of ctx, from where an
 // earlier attempt has stopped. It records where the blob came from, and shows its progress in the
-// scope of src.
-func Transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source) (err error) {
+// scope of src. It tells whether all of the blob came from there, which proves that src has it.
+func Transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source) (whole bool, err error) {
 	p := startProgress(src.Scope(), desc)
 	defer func() { p.end(err) }()
 	for {
-		err = transfer(ctx, store, desc, src, p)
+		whole, err = transfer(ctx, store, desc, src, p)
 		if err == nil || !errors.Is(err, ErrWrong) {
-			return err
+			return whole, err
 		}
 		other, ok := src.(Fallback)
 		if !ok || !other.Fallback(ctx, desc.Digest) {
-			return err
+			return false, err
 		}
 	}
 }
 
-func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source, p *progress) error {
+func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source, p *progress) (whole bool, err error) {
 	ref := TransferPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(ctx, store, content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer w.Close()
 	st, err := w.Status()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if st.Offset > desc.Size && desc.Size > 0 {
 		if err := w.Truncate(0); err != nil {
-			return err
+			return false, err
 		}
 		st.Offset = 0
 	}
@@ -76,21 +76,30 @@ func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor,
 			if errors.Is(err, ErrWrong) {
 				err = discard(ctx, store, w, ref, err)
 			}
-			return err
+			return false, err
 		}
 	}
-	var opts []content.Opt
-	if key, value := WithOrigin(nil, src.Repository()); key != "" {
-		opts = append(opts, content.WithLabels(map[string]string{key: value}))
-	}
-	err = w.Commit(ctx, desc.Size, desc.Digest, opts...)
+	whole = st.Offset == 0
+	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(labelsOf(src.Repository(), whole)))
 	if err == nil || errdefs.IsAlreadyExists(err) {
-		return nil
+		return whole, nil
 	}
 	if errdefs.IsFailedPrecondition(err) {
 		err = discard(ctx, store, w, ref, fmt.Errorf("%w: %w", ErrWrong, err))
 	}
-	return err
+	return false, err
+}
+
+// labelsOf returns the labels of a blob that came from a repository.
+func labelsOf(repository string, whole bool) map[string]string {
+	labels := map[string]string{}
+	if key, value := WithOrigin(nil, repository); key != "" {
+		labels[key] = value
+	}
+	if key, value := WithProof(nil, repository); whole && key != "" {
+		labels[key] = value
+	}
+	return labels
 }
 
 // discard removes bytes that are wrong: there is nothing to go on with. It returns err.
@@ -108,9 +117,6 @@ func copyFrom(ctx context.Context, w io.Writer, desc ocispec.Descriptor, src Sou
 		return err
 	}
 	defer rc.Close()
-	// A reader that ignores ctx must not hold up who has given up.
-	stop := context.AfterFunc(ctx, func() { rc.Close() })
-	defer stop()
 	var r io.Reader = rc
 	if desc.Size > 0 {
 		// One byte more tells a blob that is too long; its digest is wrong then anyway.

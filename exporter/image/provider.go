@@ -31,9 +31,12 @@ func (p *provider) Info(ctx context.Context, dgst digest.Digest) (content.Info, 
 
 // ReaderAt opens a blob.
 func (p *provider) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
-	ra, err := p.store.Content.ReaderAt(ctx, desc)
-	if !errdefs.IsNotFound(err) {
-		return ra, err
+	// What the build names a source for is read only if that source has it, here or not.
+	if p.access.Blobs == nil || len(p.access.Blobs.Find(desc.Digest)) == 0 {
+		ra, err := p.store.Content.ReaderAt(ctx, desc)
+		if !errdefs.IsNotFound(err) {
+			return ra, err
+		}
 	}
 	if err := p.store.Blobs.FetchBlob(ctx, desc, p.access); err != nil {
 		return nil, err

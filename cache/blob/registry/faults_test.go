@@ -44,7 +44,9 @@ func TestFaultsOfRegistriesAreOvercome(t *testing.T) {
 
 			pull(t, registry.New(registry.Config{}), ref.String(), nil, cs)
 			to, src := newContent(t), c.Repository(ref, nil).Source(event.Scope{})
-			require.NoError(t, blob.Transfer(t.Context(), to, cs.layers(desc)[0], src))
+			whole, err := blob.Transfer(t.Context(), to, cs.layers(desc)[0], src)
+			require.NoError(t, err)
+			require.True(t, whole)
 		}()
 		requests += len(p.Requests())
 	}

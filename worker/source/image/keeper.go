@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -15,15 +13,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 )
 
 // keepTime is how long manifests and configs are kept: long enough that a build and the next one
 // after an edit read them once.
 const keepTime = 5 * time.Minute
-
-// maxLabel is the most that containerd takes for a label, key and value together, in bytes.
-const maxLabel = 4096
 
 // labelTemporary marks the leases of what is kept only to save a request.
 const labelTemporary = "buildkit/lease.temporary"
@@ -37,18 +33,13 @@ type keeper struct {
 	ref     reference.Named
 }
 
-// label is where containerd records the repositories that a blob came from, by host.
-func (k *keeper) label() string {
-	return "containerd.io/distribution.source." + reference.Domain(k.ref)
-}
-
 // known returns the blob's info if it is here and came from the repository.
 func (k *keeper) known(ctx context.Context, dgst digest.Digest) (content.Info, error) {
 	info, err := k.content.Info(ctx, dgst)
 	if err != nil {
 		return info, err
 	}
-	if !slices.Contains(strings.Split(info.Labels[k.label()], ","), reference.Path(k.ref)) {
+	if !blob.Proved(info.Labels, k.ref.Name()) {
 		return info, fmt.Errorf("%s in %s: %w", dgst, k.ref.Name(), errdefs.ErrNotFound)
 	}
 	return info, nil
@@ -80,19 +71,10 @@ func (k *keeper) keep(ctx context.Context, desc ocispec.Descriptor, data []byte)
 		return fmt.Errorf("keep %s: %w", desc.Digest, err)
 	}
 	leased := leases.WithLease(ctx, lease.ID)
-	sources := reference.Path(k.ref)
-	if info, err := k.content.Info(ctx, desc.Digest); err == nil {
-		old := info.Labels[k.label()]
-		if old != "" && len(k.label())+len(old)+1+len(sources) <= maxLabel {
-			sources = old + "," + sources
-		}
-	}
 	desc.Size = int64(len(data))
 	err = content.WriteBlob(leased, k.content, "image-"+desc.Digest.String(), bytes.NewReader(data), desc)
 	if err == nil {
-		_, err = k.content.Update(leased, content.Info{
-			Digest: desc.Digest, Labels: map[string]string{k.label(): sources},
-		}, "labels."+k.label())
+		err = blob.RecordProof(leased, k.content, desc.Digest, k.ref.Name())
 	}
 	if err != nil {
 		_ = k.leases.Delete(context.WithoutCancel(ctx), lease)
