@@ -226,8 +226,6 @@ func comparePiece(ctx context.Context, desc ocispec.Descriptor, src blob.Source,
 		return err
 	}
 	defer rc.Close()
-	stop := context.AfterFunc(ctx, func() { rc.Close() })
-	defer stop()
 	got := make([]byte, n)
 	if _, err := io.ReadFull(rc, got); err != nil {
 		return err

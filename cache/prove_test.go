@@ -101,8 +101,8 @@ func TestALayerThatIsHereIsUsedOnlyWithASourceThatHasIt(t *testing.T) {
 				asked := copied.opened[desc.Digest]
 				require.LessOrEqual(t, asked, 2, "pieces of it are compared")
 				require.Len(t, e.files(same, copied.access()), 1)
-				again := *copied
-				again.opened = map[digest.Digest]int{}
+				again := newRemote()
+				again.repo, again.blobs = copied.repo, copied.blobs
 				require.Len(t, e.files(same, again.access()), 1)
 				require.Empty(t, again.opened, "the repository is known to have it")
 				require.Equal(t, asked, copied.opened[desc.Digest])

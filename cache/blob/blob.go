@@ -27,8 +27,9 @@ var ErrLost = errors.New("content is lost")
 
 // Source is a place that a lazy blob can be read from.
 type Source interface {
-	// Open returns the bytes of the blob from offset on. The caller closes the reader. It may be
-	// called several times and concurrently.
+	// Open returns the bytes of the blob from offset on. Reads end with an error when ctx ends.
+	// The caller closes the reader, not while it reads. It may be called several times and
+	// concurrently.
 	Open(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 	// Scope is where progress of the transfer is shown: the vertex that resolved the blob.
 	Scope() event.Scope

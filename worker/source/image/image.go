@@ -64,11 +64,11 @@ type ResolveMode string
 
 // The resolve modes.
 const (
-	// ResolveDefault asks the registry, and uses what is here if it cannot be reached.
+	// ResolveDefault asks the registry, and uses the worker's own if it cannot be reached.
 	ResolveDefault ResolveMode = "default"
 	// ResolvePull asks the registry.
 	ResolvePull ResolveMode = "pull"
-	// ResolveLocal uses what is here, and asks the registry otherwise.
+	// ResolveLocal uses the worker's own, and asks the registry otherwise.
 	ResolveLocal ResolveMode = "local"
 )
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/manifest"
 )
 
 var amd64 = platforms.MustParse("linux/amd64")
@@ -53,7 +55,11 @@ type server struct {
 	mu       sync.Mutex
 	log      []string
 	down     atomic.Bool
+	hidden   string
 }
+
+// hide answers that layers below a path are not there; configs are.
+func (s *server) hide(path string) { s.hidden = path }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
@@ -62,6 +68,10 @@ func newServer(t *testing.T) *server {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.down.Load() {
 			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		if s.hidden != "" && strings.HasPrefix(r.URL.Path, s.hidden) {
+			w.WriteHeader(http.StatusNotFound)
 			return
 		}
 		s.requests.Add(1)
@@ -153,23 +163,30 @@ func TestKeys(t *testing.T) {
 	img := imageFor(t, "linux/amd64", 3)
 	dgst := srv.push(t, "a/b:1", img)
 	srv.push(t, "a/b:2", img)
-	srv.push(t, "other:1", mutate.Annotations(img, map[string]string{"k": "v"}).(v1.Image))
+	srv.push(t, "a/b:3", mutate.Annotations(img, map[string]string{"k": "v"}).(v1.Image))
+	srv.push(t, "copy:1", img)
+	srv.push(t, "thief:1", img)
 
 	get := func(ref string, attrs map[string]string) []source.Key {
 		all, err := keys(t, ctx, src, srv.addr+"/"+ref, attrs, source.Env{})
 		require.NoError(t, err)
-		require.Len(t, all, 2)
 		return all
 	}
 	one := get("a/b:1", nil)
+	require.Len(t, one, 2)
 	require.Equal(t, dgst.String(), one[0].Pin)
 	require.False(t, one[0].Session)
 	require.Equal(t, one, get("a/b:2", nil), "another tag of the same image has the same keys")
 	require.Equal(t, one, get("a/b:1@"+dgst.String(), nil))
 
-	other := get("other:1", nil)
+	other := get("a/b:3", nil)
 	require.NotEqual(t, one[0].Value, other[0].Value)
 	require.Equal(t, one[1].Value, other[1].Value, "the same layers have the same second key")
+	for _, k := range slices.Concat(get("copy:1", nil), get("thief:1", nil)) {
+		for _, l := range one {
+			require.NotEqual(t, l.Value, k.Value, "another repository has no key in common while it may have other layers")
+		}
+	}
 
 	limited := get("a/b:1", map[string]string{pb.AttrImageLayerLimit: "2"})
 	require.NotEqual(t, one[0].Value, limited[0].Value)
@@ -182,6 +199,33 @@ func TestKeys(t *testing.T) {
 		diffIDs = append(diffIDs, digest.Digest(id.String()))
 	}
 	require.Contains(t, one[1].Value, identity.ChainID(diffIDs).String())
+
+	// With the layers here, those who have them too share a key.
+	id, err := src.Parse(Scheme, srv.addr+"/a/b:1", nil, amd64)
+	require.NoError(t, err)
+	blobs := &blob.Sources{}
+	inst, err := src.Instance(id, source.Env{Blobs: blobs})
+	require.NoError(t, err)
+	_, _, err = inst.Key(ctx, 0)
+	require.NoError(t, err)
+	tree, err := inst.Fetch(ctx)
+	require.NoError(t, err)
+	require.NoError(t, tree.Realise(ctx, cache.Access{Blobs: blobs}))
+	require.NoError(t, tree.Release(ctx))
+	one = get("a/b:1", nil)
+	require.Len(t, one, 3)
+	require.Equal(t, one[2].Value, get("a/b:3", nil)[2].Value)
+	copied := get("copy:1", nil)
+	require.Len(t, copied, 3)
+	require.Equal(t, one[2], copied[2])
+	srv.hide("/v2/thief/blobs/") // the config was read before
+	stolen := get("thief:1", nil)
+	require.Len(t, stolen, 2, "a repository that names the layers without having them has none")
+	for _, k := range stolen {
+		for _, l := range slices.Concat(one, copied) {
+			require.NotEqual(t, l.Value, k.Value)
+		}
+	}
 }
 
 func TestResolveOncePerBuild(t *testing.T) {
@@ -257,7 +301,7 @@ func TestPlatforms(t *testing.T) {
 	untold := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: imageFor(t, "linux/amd64", 1)})
 	srv.push(t, "untold:1", untold)
 
-	resolve := func(ref, platform string) (*pulled, error) {
+	resolve := func(ref, platform string) (*manifest.Image, error) {
 		id, err := parse(srv.addr+"/"+ref, nil, platforms.MustParse(platform))
 		require.NoError(t, err)
 		return src.puller(id, source.Env{}).pull(ctx)
@@ -273,7 +317,7 @@ func TestPlatforms(t *testing.T) {
 	} {
 		img, err := resolve(tc.ref, tc.want)
 		require.NoError(t, err, "%v", tc)
-		require.Contains(t, string(img.rawConfig), tc.arch)
+		require.Contains(t, string(img.Config), tc.arch)
 	}
 	for _, ref := range []string{"multi:1", "nested:1", "untold:1"} {
 		_, err := resolve(ref, "linux/ppc64le")
@@ -282,7 +326,7 @@ func TestPlatforms(t *testing.T) {
 	}
 	img, err := resolve("single:1", "linux/arm64")
 	require.NoError(t, err, "an image that is no index is taken as it is")
-	require.Equal(t, single, img.root.Digest)
+	require.Equal(t, single, img.Root.Digest)
 }
 
 // named is a store of named images.
@@ -317,7 +361,8 @@ func TestResolveModes(t *testing.T) {
 	}{
 		{name: "default asks the registry", ref: "a/b:1", images: local, requests: 1},
 		{name: "default falls back for a name that is here", ref: "a/b:1", images: local, down: true},
-		{name: "default falls back for a digest that is here", ref: "a/b@" + dgst.String(), down: true},
+		{name: "what was kept for another build is no answer", ref: "a/b@" + dgst.String(), down: true, err: "400 Bad Request"},
+		{name: "nor is it in mode local", mode: "local", ref: "a/b@" + dgst.String(), requests: 1},
 		{name: "default does not replace an answer", ref: "a/absent:1", images: named{srv.addr + "/a/absent:1": local[srv.addr+"/a/b:1"]}, requests: 1, err: "not found"},
 		{name: "pull never uses what is here", mode: "pull", ref: "a/b:1", images: local, down: true, err: "400 Bad Request"},
 		{name: "local uses what is here first", mode: "local", ref: "a/b:1", images: local},
@@ -505,7 +550,7 @@ func TestBadImages(t *testing.T) {
 			addr := serveRaw(t, tc.raw)
 			_, err := keys(t, ctx, src, addr+"/a/b:1", nil, source.Env{})
 			require.ErrorContains(t, err, tc.want)
-			var bad *FormatError
+			var bad *manifest.FormatError
 			require.True(t, errors.As(err, &bad) || tc.want == "not found", "%v", err)
 		})
 	}
@@ -530,50 +575,15 @@ func serveRaw(t *testing.T, r raw) string {
 	return strings.TrimPrefix(srv.URL, "http://")
 }
 
-func TestBadConfigs(t *testing.T) {
-	for _, data := range []string{`[]`, `{"rootfs":{"diff_ids":["sha256:1"]}}`, `{}`} {
-		_, err := decodeConfig("sha256:x", []byte(data), 1)
-		var bad *FormatError
-		require.ErrorAs(t, err, &bad, data)
-	}
-}
-
 func TestNestingIsBounded(t *testing.T) {
 	ctx, st := t.Context(), newCache(t)
 	srv := newServer(t)
 	src := New(Config{Cache: st, Registry: registry.New(registry.Config{})})
 	idx := indexFor(t, "linux/amd64")
-	for range maxDepth + 1 {
+	for range 5 {
 		idx = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: idx})
 	}
 	srv.push(t, "deep:1", idx)
 	_, err := keys(t, ctx, src, srv.addr+"/deep:1", nil, source.Env{})
 	require.ErrorContains(t, err, "too many manifests")
-}
-
-func TestForeignAnnotationsOfLayersAreNotBelieved(t *testing.T) {
-	got := cleanLayer(ocispec.Descriptor{
-		MediaType: ocispec.MediaTypeImageLayerGzip, Digest: "sha256:x", Size: 1, Data: []byte("x"),
-		Annotations: map[string]string{"containerd.io/uncompressed": "sha256:y", "buildkit/createdat": "z", "own": "kept"},
-	})
-	require.Equal(t, map[string]string{"own": "kept"}, got.Annotations)
-	require.Nil(t, got.Data)
-}
-
-func FuzzDecode(f *testing.F) {
-	f.Add(ocispec.MediaTypeImageManifest, []byte(`{"config":{"digest":"sha256:`+strings.Repeat("0", 64)+`","size":1},"layers":[]}`))
-	f.Add("", []byte(`{"manifests":[{"platform":{"os":"linux"}}]}`))
-	f.Fuzz(func(t *testing.T, mediaType string, data []byte) {
-		doc, err := decode("sha256:x", mediaType, data)
-		if err != nil {
-			return
-		}
-		sel := &selection{match: platforms.Only(amd64)}
-		for _, d := range sel.candidates(doc.manifests) {
-			if d.Digest.Validate() != nil || d.Size < 0 {
-				t.Fatal(d)
-			}
-		}
-		_, _ = decodeConfig("sha256:x", data, len(doc.layers))
-	})
 }

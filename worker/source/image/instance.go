@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/manifest"
 )
 
 // instance is an image in one build.
@@ -20,7 +22,10 @@ type instance struct {
 	id    *Identifier
 	env   source.Env
 	reg   *puller
-	image *pulled
+	image *manifest.Image
+	// layers is where they are fetched from; here the record that has their tree, if any.
+	layers blob.Source
+	here   string
 }
 
 // Instance prepares an image for one build.
@@ -52,28 +57,57 @@ func (s *Source) ResolveMeta(ctx context.Context, op *pb.SourceOp, platform ocis
 	if err != nil {
 		return "", nil, err
 	}
-	return img.root.Digest, img.rawConfig, nil
+	return img.Root.Digest, img.Config, nil
 }
 
 // Key returns, in round 0, the key of the resolved digest with what else decides which layers are
-// taken, and in round 1 that of the layers themselves, under which the same layers from another
-// repository match.
+// taken, and in round 1 that of the layers themselves, under which another image with the same
+// layers matches. Both hold within the repository: who may read one repository must not get what
+// was made of another by naming digests of it. If the layers are here and the repository has them,
+// round 2 has a key that all repositories share.
 func (i *instance) Key(ctx context.Context, n int) (source.Key, bool, error) {
-	if n > 0 {
-		return source.Key{Value: i.chainKey(), Pin: i.image.root.Digest.String()}, true, nil
+	if n == 0 {
+		if err := i.resolve(ctx); err != nil {
+			return source.Key{}, false, err
+		}
 	}
-	if err := i.resolve(ctx); err != nil {
-		return source.Key{}, false, err
+	key := source.Key{Pin: i.image.Root.Digest.String()}
+	switch n {
+	case 0:
+		value, err := json.Marshal(struct {
+			Repository string
+			Digest     digest.Digest
+			ocispec.Platform
+			LayerLimit int
+		}{i.id.Ref.Name(), i.image.Root.Digest, i.id.Platform, i.id.LayerLimit})
+		if err != nil {
+			return source.Key{}, false, err
+		}
+		key.Value = "manifest:" + digest.FromBytes(value).String()
+		return key, false, nil
+	case 1:
+		chain := i.image.ChainID()
+		if chain == "" {
+			key.Value = "chain:"
+			return key, true, nil
+		}
+		key.Value = "chain:" + i.id.Ref.Name() + "@" + chain
+		here, err := i.image.Here(ctx, i.src.cfg.Cache, i.layers)
+		if ctx.Err() != nil {
+			return source.Key{}, false, context.Cause(ctx)
+		}
+		if err != nil {
+			// It has to have them when they are read; that is when this counts.
+			log.G(ctx).WithError(err).WithField("image", i.id.Ref.String()).Debug("layers that are here are not used for an image")
+		}
+		i.here = here
+		return key, here == "", nil
+	default:
+		// Not the chain: its parts are written in configs, and the key must be had only with
+		// the layers themselves.
+		key.Value = "layers:" + i.here
+		return key, true, nil
 	}
-	value, err := json.Marshal(struct {
-		Digest digest.Digest
-		ocispec.Platform
-		LayerLimit int
-	}{i.image.root.Digest, i.id.Platform, i.id.LayerLimit})
-	if err != nil {
-		return source.Key{}, false, err
-	}
-	return source.Key{Value: "manifest:" + digest.FromBytes(value).String(), Pin: i.image.root.Digest.String()}, false, nil
 }
 
 // resolve pulls manifest and config and offers the layers, so that a tree that is found in the
@@ -84,47 +118,24 @@ func (i *instance) resolve(ctx context.Context) error {
 	if err := done(err); err != nil {
 		return err
 	}
-	if limit := i.id.LayerLimit; limit > 0 {
-		if limit > len(img.layers) {
-			return fmt.Errorf("layer limit %d is greater than the number of layers in the image %d", limit, len(img.layers))
-		}
-		limited := *img
-		limited.layers, limited.diffIDs = img.layers[:limit], img.diffIDs[:limit]
-		img = &limited
+	if i.image, err = img.Limit(i.id.LayerLimit); err != nil {
+		return err
 	}
-	i.image = img
+	i.layers = i.reg.repo.Source(i.env.Scope)
 	if i.env.Blobs != nil {
-		layers := i.reg.repo.Source(i.env.Scope)
-		for _, l := range img.layers {
-			i.env.Blobs.Add(l.Digest, layers)
-		}
+		i.image.Offer(i.env.Blobs, i.layers)
 	}
 	return nil
 }
 
-// chainKey identifies the layers; it is constant for an image without any.
-func (i *instance) chainKey() string {
-	if len(i.image.diffIDs) == 0 {
-		return "chain:"
-	}
-	return "chain:" + identity.ChainID(i.image.diffIDs).String()
-}
-
 // Fetch returns the tree of the layers, none of which is fetched.
 func (i *instance) Fetch(ctx context.Context) (*cache.Ref, error) {
-	var top *cache.Ref
-	for n, l := range i.image.layers {
-		ref, err := i.src.cfg.Cache.AddBlob(ctx, top, l, i.image.diffIDs[n], cache.Description{
-			Type: i.id.RecordType,
-			Text: "pulled from " + i.id.Ref.String(),
-		})
-		if rerr := top.Release(ctx); err == nil {
-			err = rerr
-		}
-		if err != nil {
-			return nil, fmt.Errorf("layer %s of %s: %w", l.Digest, i.id.Ref, err)
-		}
-		top = ref
+	ref, err := i.image.Tree(ctx, i.src.cfg.Cache, cache.Description{
+		Type: i.id.RecordType,
+		Text: "pulled from " + i.id.Ref.String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", i.id.Ref, err)
 	}
-	return top, nil
+	return ref, nil
 }

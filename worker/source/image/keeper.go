@@ -45,12 +45,6 @@ func (k *keeper) known(ctx context.Context, dgst digest.Digest) (content.Info, e
 	return info, nil
 }
 
-// lookup returns the descriptor of a manifest that is here. Its media type is not known.
-func (k *keeper) lookup(ctx context.Context, dgst digest.Digest) (ocispec.Descriptor, error) {
-	info, err := k.known(ctx, dgst)
-	return ocispec.Descriptor{Digest: dgst, Size: info.Size}, err
-}
-
 // read returns a blob that is here.
 func (k *keeper) read(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	info, err := k.known(ctx, desc.Digest)

@@ -2,11 +2,8 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/manifest"
 )
 
 // puller reads the metadata of one image for one build.
@@ -34,16 +32,8 @@ func (s *Source) puller(id *Identifier, env source.Env) *puller {
 	}
 }
 
-// pulled is an image without its layers' bytes. It is not changed.
-type pulled struct {
-	root      ocispec.Descriptor
-	rawConfig []byte
-	layers    []ocispec.Descriptor
-	diffIDs   []digest.Digest
-}
-
 // pull resolves the reference and reads manifest and config of the platform.
-func (p *puller) pull(ctx context.Context) (*pulled, error) {
+func (p *puller) pull(ctx context.Context) (*manifest.Image, error) {
 	root, err := p.resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -52,14 +42,8 @@ func (p *puller) pull(ctx context.Context) (*pulled, error) {
 		return nil, fmt.Errorf("image digest %s for %s does not match expected checksum %s", root.Digest, p.id.Ref, want)
 	}
 	key := fmt.Sprintf("image %s@%s %s", p.id.Ref.Name(), root.Digest, platforms.FormatAll(p.id.Platform))
-	return source.Once(ctx, p.memo, key, func(ctx context.Context) (*pulled, error) {
-		sel := &selection{puller: p, match: platforms.Only(p.id.Platform)}
-		img, err := sel.find(ctx, root, 0)
-		if err != nil {
-			return nil, err
-		}
-		img.root = root
-		return img, nil
+	return source.Once(ctx, p.memo, key, func(ctx context.Context) (*manifest.Image, error) {
+		return manifest.Select(ctx, p, root, p.id.Platform)
 	})
 }
 
@@ -101,19 +85,24 @@ func (p *puller) ask(ctx context.Context) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{}, err
 }
 
-// local looks for the reference among what is here.
+// local looks for the reference among the worker's images. A manifest that was kept for another
+// build does not count, not even by its digest: whether this one may have it, the registry says.
 func (p *puller) local(ctx context.Context) (ocispec.Descriptor, error) {
-	if p.cfg.Images != nil {
-		img, err := p.cfg.Images.Get(ctx, p.id.Ref.String())
-		if err == nil {
-			return img.Target, nil
-		}
-	}
-	canonical, ok := p.id.Ref.(reference.Canonical)
-	if !ok {
+	if p.cfg.Images == nil {
 		return ocispec.Descriptor{}, errdefs.ErrNotFound
 	}
-	return p.kept.lookup(ctx, canonical.Digest())
+	img, err := p.cfg.Images.Get(ctx, p.id.Ref.String())
+	return img.Target, err
+}
+
+// Manifest reads a manifest or index.
+func (p *puller) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	return p.read(ctx, desc, manifest.MaxManifest, p.repo.FetchManifest)
+}
+
+// Config reads a config.
+func (p *puller) Config(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	return p.read(ctx, desc, manifest.MaxConfig, p.repo.Fetch)
 }
 
 // fetch is a method of a repository that reads something whole.
@@ -129,93 +118,4 @@ func (p *puller) read(ctx context.Context, desc ocispec.Descriptor, limit int64,
 		return nil, err
 	}
 	return data, p.kept.keep(ctx, desc, data)
-}
-
-// selection looks for the image of a platform.
-type selection struct {
-	*puller
-	match platforms.MatchComparer
-	read  int
-}
-
-// errNoMatch has the text that clients know.
-var errNoMatch = fmt.Errorf("no match for platform in manifest: %w", errdefs.ErrNotFound)
-
-// find returns the image that desc is, or the best one below it. A manifest at the top is taken
-// whatever its platform.
-func (s *selection) find(ctx context.Context, desc ocispec.Descriptor, depth int) (*pulled, error) {
-	if s.read++; s.read > maxManifests || depth > maxDepth {
-		return nil, &FormatError{desc.Digest, "too many manifests"}
-	}
-	if kindOf(desc.MediaType) == unsupported {
-		return nil, &FormatError{desc.Digest, "unsupported media type " + desc.MediaType}
-	}
-	data, err := s.puller.read(ctx, desc, maxManifest, s.repo.FetchManifest)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := decode(desc.Digest, desc.MediaType, data)
-	if err != nil {
-		return nil, err
-	}
-	if !doc.index {
-		img, platform, err := s.image(ctx, doc)
-		if err == nil && depth > 0 && desc.Platform == nil && !s.match.Match(platforms.Normalize(platform)) {
-			err = errNoMatch
-		}
-		return img, err
-	}
-	for _, d := range s.candidates(doc.manifests) {
-		img, err := s.find(ctx, d, depth+1)
-		if err == nil || !errors.Is(err, errNoMatch) {
-			return img, err
-		}
-	}
-	return nil, errNoMatch
-}
-
-// candidates returns the manifests that may be for the platform, best first; those that do not
-// tell their platform are last.
-func (s *selection) candidates(all []ocispec.Descriptor) []ocispec.Descriptor {
-	var known, untold []ocispec.Descriptor
-	for _, d := range all {
-		switch {
-		case kindOf(d.MediaType) == unsupported:
-		case d.Platform == nil:
-			untold = append(untold, d)
-		case s.match.Match(platforms.Normalize(*d.Platform)):
-			known = append(known, d)
-		}
-	}
-	slices.SortStableFunc(known, func(a, b ocispec.Descriptor) int {
-		pa, pb := platforms.Normalize(*a.Platform), platforms.Normalize(*b.Platform)
-		switch {
-		case s.match.Less(pa, pb):
-			return -1
-		case s.match.Less(pb, pa):
-			return 1
-		}
-		return 0
-	})
-	return append(known, untold...)
-}
-
-// image reads the config of a manifest.
-func (s *selection) image(ctx context.Context, doc *document) (*pulled, ocispec.Platform, error) {
-	raw, err := s.puller.read(ctx, doc.config, maxConfig, s.repo.Fetch)
-	if err != nil {
-		return nil, ocispec.Platform{}, err
-	}
-	cfg, err := decodeConfig(doc.config.Digest, raw, len(doc.layers))
-	if err != nil {
-		return nil, ocispec.Platform{}, err
-	}
-	img := &pulled{rawConfig: raw, diffIDs: cfg.RootFS.DiffIDs}
-	for _, l := range doc.layers {
-		if !images.IsLayerType(l.MediaType) {
-			return nil, ocispec.Platform{}, &FormatError{l.Digest, "unsupported media type " + l.MediaType + " of a layer"}
-		}
-		img.layers = append(img.layers, cleanLayer(l))
-	}
-	return img, cfg.Platform, nil
 }

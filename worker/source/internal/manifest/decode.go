@@ -1,4 +1,11 @@
-package image
+// Package manifest reads images as documents: manifests and indexes of OCI and Docker, and configs.
+// It finds the image of a platform and makes the lazy tree of its layers. Where the documents come
+// from, and who may read them, is the business of its users, the sources of images in registries
+// and in OCI layouts.
+//
+// What is read is hostile: it is bounded in size, depth and number, and every digest and size in it
+// is checked before it is used.
+package manifest
 
 import (
 	"encoding/json"
@@ -11,11 +18,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// How many bytes are read of a document: of a manifest more than anything that a registry stores, of
+// a config enough for a build cache that is embedded in it.
 const (
-	// maxManifest is above anything that a registry stores; maxConfig leaves room for a build
-	// cache that is embedded in the config.
-	maxManifest = 4 << 20
-	maxConfig   = 16 << 20
+	MaxManifest = 4 << 20
+	MaxConfig   = 16 << 20
+)
+
+const (
 	// maxDepth and maxManifests bound what one image may consist of.
 	maxDepth     = 4
 	maxManifests = 64
