@@ -119,11 +119,11 @@ func TestATreeThatWasMadeForAnotherIsNotForWhoWaitedForIt(t *testing.T) {
 	ref := e.image(private, "a")
 	evil := claim(private, "evil.example/x", func(ocispec.Descriptor) ([]byte, error) { return nil, errdefs.ErrNotFound })
 	begun, waits := make(chan struct{}), make(chan struct{})
-	real := private.blobs
+	blobs := private.blobs
 	private.open = func(_ context.Context, desc ocispec.Descriptor, off int64) (io.ReadCloser, error) {
 		close(begun)
 		<-waits
-		return io.NopCloser(bytes.NewReader(real[desc.Digest][off:])), nil
+		return io.NopCloser(bytes.NewReader(blobs[desc.Digest][off:])), nil
 	}
 	mine, theirs := make(chan error, 1), make(chan error, 1)
 	go func() { mine <- ref.Realise(e.ctx, private.access()) }()

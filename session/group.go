@@ -67,3 +67,23 @@ func (c *Caller) run(ctx context.Context, fn func(context.Context, *Caller) erro
 	defer free()
 	return explain(c.life, fn(ctx, c))
 }
+
+// First returns the group of the session id, which may be empty, and after it the rest, which may be
+// nil.
+func First(id string, rest Group) Group { return first{id, rest} }
+
+type first struct {
+	id   string
+	rest Group
+}
+
+func (f first) SessionIDs() []string {
+	var ids []string
+	if f.id != "" {
+		ids = append(ids, f.id)
+	}
+	if f.rest != nil {
+		ids = append(ids, f.rest.SessionIDs()...)
+	}
+	return ids
+}

@@ -21,6 +21,8 @@ var llbCaps = map[string]support{
 	pb.CapSourceImageResolveMode: {},
 	pb.CapSourceImageLayerLimit:  {},
 	pb.CapSourceImageChecksum:    {},
+	pb.CapSourceImageBlob:        {},
+	pb.CapSourceOCILayout:        {},
 
 	pb.CapSourceLocal:                 {},
 	pb.CapSourceLocalUnique:           {},

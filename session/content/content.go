@@ -5,12 +5,16 @@ package content
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/plugins/services/content/contentserver"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -138,4 +142,67 @@ func (c namedConn) Invoke(ctx context.Context, method string, args, reply any, o
 
 func (c namedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return c.ClientConnInterface.NewStream(metadata.AppendToOutgoingContext(ctx, keyStoreID, c.id), desc, method, opts...)
+}
+
+// Open reads a blob of a client's store from offset to its end. Reads end with an error when ctx or
+// the session does. Errors have the kinds of containerd's errdefs.
+func Open(ctx context.Context, c *session.Caller, id string, dgst digest.Digest, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := contentapi.NewContentClient(namedConn{c.Conn(), id}).Read(ctx, &contentapi.ReadContentRequest{
+		Digest: dgst.String(), Offset: offset,
+	})
+	if err != nil {
+		cancel()
+		return nil, errgrpc.ToNative(err)
+	}
+	r := &reader{stream: stream, cancel: cancel}
+	// The first message says whether the blob is there.
+	if err := r.next(); err != nil && !errors.Is(err, io.EOF) {
+		cancel()
+		return nil, err
+	}
+	return r, nil
+}
+
+// reader is a blob as it comes.
+type reader struct {
+	stream contentapi.Content_ReadClient
+	cancel context.CancelFunc
+	buf    []byte
+	err    error
+}
+
+func (r *reader) next() error {
+	msg, err := r.stream.Recv()
+	switch {
+	case errors.Is(err, io.EOF):
+		r.err = io.EOF
+	case err != nil:
+		r.err = errgrpc.ToNative(err)
+	default:
+		// The offset that comes with it is not the same with all clients, and what comes is
+		// digested anyway.
+		r.buf = msg.Data
+	}
+	return r.err
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	for len(r.buf) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		if err := r.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.buf)
+	r.buf = r.buf[n:]
+	return n, nil
+}
+
+// Close ends the transfer.
+func (r *reader) Close() error {
+	r.cancel()
+	return nil
 }

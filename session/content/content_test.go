@@ -2,6 +2,8 @@ package content_test
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -50,4 +52,30 @@ func TestAnUnknownStore(t *testing.T) {
 	_, err := sessioncontent.NewStore(c, "x").Info(t.Context(), digest.FromString(""))
 	require.True(t, errdefs.IsNotFound(err), err)
 	require.ErrorContains(t, err, `unknown content store "x"`)
+}
+
+func TestABlobIsReadAsAStreamFromAnOffset(t *testing.T) {
+	store, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	_, c := sessiontest.Connect(t, sessioncontent.NewProvider(map[string]content.Store{"oci:a": store}))
+	data := bytes.Repeat([]byte("0123456789"), 400_000)
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	require.NoError(t, content.WriteBlob(t.Context(), store, "ref", bytes.NewReader(data), desc))
+	for _, offset := range []int{0, 1, 3_999_999} {
+		r, err := sessioncontent.Open(t.Context(), c, "oci:a", desc.Digest, int64(offset))
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data[offset:], got), offset)
+		require.NoError(t, r.Close())
+	}
+	_, err = sessioncontent.Open(t.Context(), c, "oci:a", digest.FromString("absent"), 0)
+	require.True(t, errdefs.IsNotFound(err), err)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := sessioncontent.Open(ctx, c, "oci:a", desc.Digest, 0)
+	require.NoError(t, err)
+	cancel()
+	_, err = io.ReadAll(r)
+	require.Error(t, err)
+	require.NoError(t, r.Close())
 }

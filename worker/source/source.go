@@ -11,6 +11,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -114,3 +115,14 @@ func (e *IdentifierError) Error() string { return e.text }
 
 // Code returns the code of the gRPC status.
 func (e *IdentifierError) Code() codes.Code { return e.code }
+
+// ParseRecordType reads the attribute that says what a tree is kept as; empty is the usual type.
+func ParseRecordType(v string) (cache.RecordType, error) {
+	known := []cache.RecordType{
+		cache.Internal, cache.Frontend, cache.LocalSource, cache.GitCheckout, cache.CacheMount, cache.Regular,
+	}
+	if t := cache.RecordType(v); v == "" || slices.Contains(known, t) {
+		return t, nil
+	}
+	return "", fmt.Errorf("invalid record type %q", v)
+}

@@ -14,7 +14,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -122,7 +121,7 @@ func parse(ref string, attrs map[string]string, platform ocispec.Platform) (*Ide
 	if id.Mode, err = parseMode(attrs[pb.AttrImageResolveMode]); err != nil {
 		return nil, err
 	}
-	if id.RecordType, err = parseRecordType(attrs[pb.AttrImageRecordType]); err != nil {
+	if id.RecordType, err = source.ParseRecordType(attrs[pb.AttrImageRecordType]); err != nil {
 		return nil, err
 	}
 	if v, ok := attrs[pb.AttrImageLayerLimit]; ok {
@@ -136,14 +135,4 @@ func parse(ref string, attrs map[string]string, platform ocispec.Platform) (*Ide
 		}
 	}
 	return id, nil
-}
-
-func parseRecordType(v string) (cache.RecordType, error) {
-	known := []cache.RecordType{
-		cache.Internal, cache.Frontend, cache.LocalSource, cache.GitCheckout, cache.CacheMount, cache.Regular,
-	}
-	if t := cache.RecordType(v); v == "" || slices.Contains(known, t) {
-		return t, nil
-	}
-	return "", fmt.Errorf("invalid record type %q", v)
 }

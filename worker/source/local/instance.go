@@ -42,23 +42,7 @@ func (i *instance) Key(_ context.Context, _ int) (source.Key, bool, error) {
 
 // sessions are those to try: the one that the op names, then those of the build.
 func (i *instance) sessions() session.Group {
-	return pinned{i.id.Session, i.env.Sessions}
-}
-
-type pinned struct {
-	id   string
-	rest session.Group
-}
-
-func (p pinned) SessionIDs() []string {
-	var ids []string
-	if p.id != "" {
-		ids = append(ids, p.id)
-	}
-	if p.rest != nil {
-		ids = append(ids, p.rest.SessionIDs()...)
-	}
-	return ids
+	return session.First(i.id.Session, i.env.Sessions)
 }
 
 // Fetch receives the directory.

@@ -29,7 +29,9 @@ import (
 	"github.com/openbuildkit/buildkit/worker/source/git"
 	"github.com/openbuildkit/buildkit/worker/source/http"
 	"github.com/openbuildkit/buildkit/worker/source/image"
+	"github.com/openbuildkit/buildkit/worker/source/imageblob"
 	"github.com/openbuildkit/buildkit/worker/source/local"
+	"github.com/openbuildkit/buildkit/worker/source/ocilayout"
 	"github.com/openbuildkit/buildkit/worker/spec"
 )
 
@@ -92,6 +94,8 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		Checksums: checksums,
 		Sources: source.NewRegistry(
 			image.New(image.Config{Cache: trees, Registry: registries}),
+			ocilayout.New(ocilayout.Config{Cache: trees, Sessions: sessions}),
+			imageblob.New(imageblob.Config{Cache: trees, Registry: registries, Sessions: sessions}),
 			local.New(local.Config{Cache: trees, Sessions: sessions, Checksums: checksums}),
 			git.New(git.Config{Cache: trees, Sessions: sessions, Dir: jobs, Environ: os.Environ()}),
 			http.New(http.Config{Cache: trees, Sessions: sessions, UserAgent: "buildkit/" + version.Version}),
