@@ -1,13 +1,7 @@
 package llb
 
 import (
-	"errors"
-	"fmt"
-	"net/url"
-	"path"
-	"regexp"
-	"strings"
-
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -40,7 +34,10 @@ func Git(remote string, opts ...GitOption) State {
 	for _, o := range opts {
 		o.applyGit(&info)
 	}
-	r, err := parseGitRemote(remote)
+	if !giturl.HasScheme(remote) && !giturl.IsShort(remote) {
+		remote = "https://" + remote
+	}
+	u, err := giturl.Parse(remote)
 	if err != nil {
 		return failed(err)
 	}
@@ -51,14 +48,14 @@ func Git(remote string, opts ...GitOption) State {
 	}
 	setDefault(pb.AttrGitAuthHeaderSecret, defaultGitAuthHeader)
 	setDefault(pb.AttrGitAuthTokenSecret, defaultGitAuthToken)
-	if r.ssh {
+	if u.Scheme == giturl.SSH {
 		if _, ok := info.attrs[pb.AttrGitMountSSHSock]; !ok {
 			info.set(pb.AttrGitMountSSHSock, "default", pb.CapSourceGitMountSSHSock)
 		}
 	}
-	info.set(pb.AttrGitFullURL, r.url, pb.CapSourceGitFullURL)
+	info.set(pb.AttrGitFullURL, remote, pb.CapSourceGitFullURL)
 	info.need(pb.CapSourceGit)
-	id := r.id
+	id := u.ID()
 	if info.ref != "" || info.subdir != "" {
 		id += "#" + info.ref
 		if info.subdir != "" {
@@ -66,49 +63,6 @@ func Git(remote string, opts ...GitOption) State {
 		}
 	}
 	return (&sourceOp{identifier: pb.SchemeGit + id, info: info.sourceInfo}).state()
-}
-
-type gitRemote struct {
-	// id is the same for all protocols that reach one repository: host and path.
-	id  string
-	url string
-	ssh bool
-}
-
-var (
-	gitScheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
-	gitSCP    = regexp.MustCompile(`^([^@/\s]+@)?([a-zA-Z0-9.-]+|\[[0-9a-fA-F:]+\]):([^\s]+)$`)
-)
-
-func parseGitRemote(remote string) (gitRemote, error) {
-	if !gitScheme.MatchString(remote) {
-		if m := gitSCP.FindStringSubmatch(remote); m != nil && m[1] != "" {
-			return gitRemote{id: m[2] + path.Join("/", m[3]), url: remote, ssh: true}, nil
-		}
-		remote = "https://" + remote
-	}
-	u, err := url.Parse(remote)
-	if err != nil {
-		// The error repeats the URL, which may hold a password.
-		var bad *url.Error
-		if errors.As(err, &bad) {
-			err = bad.Err
-		}
-		return gitRemote{}, fmt.Errorf("git remote %q: %w", redacted(remote), err)
-	}
-	if u.Fragment != "" || u.RawQuery != "" {
-		return gitRemote{}, fmt.Errorf("git remote %q: unexpected fragment or query", u.Redacted())
-	}
-	return gitRemote{id: u.Host + path.Join("/", u.Path), url: remote, ssh: u.Scheme == "ssh"}, nil
-}
-
-// redacted cuts credentials out of a URL that does not parse.
-func redacted(remote string) string {
-	scheme, rest, ok := strings.Cut(remote, "://")
-	if i := strings.LastIndex(rest, "@"); ok && i >= 0 {
-		return scheme + "://xxxxx@" + rest[i+1:]
-	}
-	return remote
 }
 
 // GitRef reads a branch, tag, full ref name or commit. The default is the remote's HEAD.

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
@@ -48,7 +49,7 @@ func (b *build) epoch(ctx context.Context, l *lower.Build) (*time.Time, error) {
 	switch {
 	case known:
 	case value == epochContext:
-		url = b.opts.context
+		url = gitContext(b.opts.context)
 	default:
 		return nil, fmt.Errorf("invalid %s: %s", lower.EpochArg, value)
 	}
@@ -74,7 +75,11 @@ func (b *build) epoch(ctx context.Context, l *lower.Build) (*time.Time, error) {
 func (b *build) remoteTime(ctx context.Context, url string) (*time.Time, error) {
 	switch {
 	case lower.IsGitURL(url):
-		meta, err := b.sourceMeta(ctx, lower.Git(url), url)
+		g, err := lower.ParseGitURL(url)
+		if err != nil {
+			return nil, err
+		}
+		meta, err := b.sourceMeta(ctx, g.State(), url)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +109,7 @@ func (b *build) sourceMeta(ctx context.Context, tree llb.State, url string) (*ga
 		return nil, err
 	}
 	return b.client.ResolveSourceMeta(ctx, op.GetSource(), gateway.ResolveOpt{
-		LogName: "[internal] load time of " + url, GitObject: true,
+		LogName: "[internal] load time of " + giturl.Redact(url), GitObject: true,
 	})
 }
 
@@ -133,7 +138,7 @@ func commitTime(object []byte) (*time.Time, error) {
 
 // archiveTime returns the time of the newest file in an archive; nil for any other file.
 func (b *build) archiveTime(ctx context.Context, url string) (*time.Time, error) {
-	file := llb.HTTP(url, llb.Filename(remoteFile), internalName("load time of "+url))
+	file := llb.HTTP(url, llb.Filename(remoteFile), internalName("load time of "+giturl.Redact(url)))
 	ref, err := b.solveTree(ctx, file)
 	if err != nil {
 		return nil, err

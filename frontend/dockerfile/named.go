@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
@@ -25,6 +26,10 @@ func imageSource(meta *gateway.SourceMeta) (lower.Source, error) {
 // namedContext fetches what replaces a stage or an image.
 func (b *build) namedContext(ctx context.Context, req *lower.Request) (lower.Source, error) {
 	name, spec := req.Context.Name, req.Context.Spec
+	if lower.IsGitURL(spec) {
+		state, err := remoteContext(name, spec)
+		return lower.Source{State: state}, err
+	}
 	scheme, value, ok := strings.Cut(spec, ":")
 	if !ok {
 		return lower.Source{}, fmt.Errorf("invalid context specifier %s for %s", spec, name)
@@ -39,7 +44,8 @@ func (b *build) namedContext(ctx context.Context, req *lower.Request) (lower.Sou
 	case "input":
 		return b.inputContext(ctx, name, value)
 	case "git", "ssh", "http", "https":
-		return lower.Source{State: remoteContext(name, spec)}, nil
+		state, err := remoteContext(name, spec)
+		return lower.Source{State: state}, err
 	}
 	return lower.Source{}, fmt.Errorf("unsupported context source %s for %s", scheme, name)
 }
@@ -145,11 +151,15 @@ func (b *build) inputContext(ctx context.Context, name, input string) (lower.Sou
 	return src, nil
 }
 
-// remoteContext is a repository or a file at a url.
-func remoteContext(name, url string) llb.State {
-	title := llb.CustomName(contextName(name, "load from "+url))
-	if lower.IsGitURL(url) {
-		return lower.Git(url, title)
+// remoteContext is a repository or a file at a url, which keeps its name.
+func remoteContext(name, url string) (llb.State, error) {
+	title := llb.CustomName(contextName(name, giturl.Redact(url)))
+	if !lower.IsGitURL(url) {
+		return llb.HTTP(url, title), nil
 	}
-	return llb.HTTP(url, llb.Filename("context"), title)
+	g, err := lower.ParseGitURL(url)
+	if err != nil {
+		return llb.State{}, err
+	}
+	return g.State(title), nil
 }

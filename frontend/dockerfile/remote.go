@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
@@ -37,21 +38,46 @@ func (b *build) openContext(ctx context.Context) error {
 }
 
 func (b *build) remoteTree(ctx context.Context) (*llb.State, error) {
-	switch url := b.opts.context; {
+	switch url := gitContext(b.opts.context); {
 	case url == "":
 		return b.inputTrees(ctx)
 	case lower.IsGitURL(url):
-		opts := []llb.GitOption{internalName("load git source " + url)}
-		if b.opts.keepGitDir {
-			opts = append(opts, llb.KeepGitDir())
-		}
-		tree := lower.Git(url, opts...)
-		return &tree, nil
+		return b.gitContext(url)
 	case strings.HasPrefix(url, "http://"), strings.HasPrefix(url, "https://"):
 		return b.fetchContext(ctx, url)
 	}
 	// Anything else is what a client did with a local of its own.
 	return nil, nil
+}
+
+// gitContext returns the url of a context. Clients give repositories on this one host without a
+// scheme; no local has such a name.
+func gitContext(url string) string {
+	if strings.HasPrefix(url, "github.com/") {
+		repo, rest := url, ""
+		if i := strings.IndexAny(url, "#?"); i >= 0 {
+			repo, rest = url[:i], url[i:]
+		}
+		return "https://" + strings.TrimSuffix(repo, ".git") + ".git" + rest
+	}
+	return url
+}
+
+// gitContext is the repository of the main context. If its time is that of the build, files have
+// it too.
+func (b *build) gitContext(url string) (*llb.State, error) {
+	g, err := lower.ParseGitURL(url)
+	if err != nil {
+		return nil, err
+	}
+	if g.KeepDir == nil {
+		g.KeepDir = &b.opts.keepGitDir
+	}
+	if g.MTime == "" && b.opts.buildArgs[lower.EpochArg] == epochContext {
+		g.MTime = string(llb.GitMTimeCommit)
+	}
+	tree := g.State(internalName("load git source " + giturl.Redact(url)))
+	return &tree, nil
 }
 
 func internalName(text string) llb.ConstraintsOpt { return llb.CustomName("[internal] " + text) }

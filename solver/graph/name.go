@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -11,7 +12,7 @@ import (
 func defaultName(op *pb.Op, inputs []Edge) string {
 	switch o := op.Op.(type) {
 	case *pb.Op_Source:
-		return o.Source.Identifier
+		return giturl.Redact(o.Source.Identifier)
 	case *pb.Op_Exec:
 		return strings.Join(o.Exec.Meta.Args, " ")
 	case *pb.Op_File:

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -67,7 +66,7 @@ type remoteSource struct {
 func (b *Build) remoteSource(t *transfer, src, name string) (*remoteSource, error) {
 	switch {
 	case IsGitURL(src):
-		return gitSource(t.remote, src, name), nil
+		return gitSource(t.remote, src, name)
 	case isHTTPURL(src):
 		return httpSource(t.remote, src, name)
 	}
@@ -98,40 +97,6 @@ func httpSource(o remoteOptions, src, name string) (*remoteSource, error) {
 	return r, nil
 }
 
-func gitSource(o remoteOptions, src, name string) *remoteSource {
-	opts := []llb.GitOption{llb.CustomName(name)}
-	if o.keepGitDir != nil && *o.keepGitDir {
-		opts = append(opts, llb.KeepGitDir())
-	}
-	if o.checksum != "" {
-		opts = append(opts, llb.GitChecksum(o.checksum))
-	}
-	return &remoteSource{tree: Git(src, opts...), path: "/"}
-}
-
-// Git reads the repository of a url whose fragment is "ref[:directory]".
-func Git(url string, opts ...llb.GitOption) llb.State {
-	remote, fragment, _ := strings.Cut(url, "#")
-	ref, subdir, _ := strings.Cut(fragment, ":")
-	if ref != "" {
-		opts = append(opts, llb.GitRef(ref))
-	}
-	if subdir != "" {
-		opts = append(opts, llb.GitSubdir(subdir))
-	}
-	return llb.Git(remote, opts...)
-}
-
 func isHTTPURL(s string) bool {
 	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
-}
-
-var (
-	gitHTTP = regexp.MustCompile(`^https?://[^#?]*\.git/?([#?].*)?$`)
-	gitSCP  = regexp.MustCompile(`^[a-zA-Z0-9_.-]+@[a-zA-Z0-9.-]+:[^/]`)
-)
-
-// IsGitURL tells whether a source names a repository.
-func IsGitURL(s string) bool {
-	return strings.HasPrefix(s, "git://") || strings.HasPrefix(s, "ssh://") || gitHTTP.MatchString(s) || gitSCP.MatchString(s)
 }
