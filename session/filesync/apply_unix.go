@@ -5,31 +5,75 @@ package filesync
 import (
 	"errors"
 	"io/fs"
-	"os"
 
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
 )
 
-// applyFile sets the owner, mode, attributes and time of a file that is open as f and lies in d
-// under name.
-func applyFile(d *dirHandle, name string, f *os.File, st *types.Stat) error {
-	fd := int(f.Fd())
-	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
-		return &fs.PathError{Op: "chown", Path: st.Path, Err: err}
+// freshFile is what a file is like that was made in a directory with some permissions and had
+// nothing else done to it: who makes it, the directory and its attributes have a say.
+type freshFile struct {
+	asked, mode uint32
+	uid, gid    uint32
+}
+
+// freshFile returns what f is like, which was made in d with some permissions.
+func (d *dirHandle) freshFile(f *handle, asked uint32) (*freshFile, error) {
+	if is := d.fresh.Load(); is != nil && is.asked == asked {
+		return is, nil
 	}
-	if err := f.Chmod(modeOf(st)); err != nil {
+	var sys unix.Stat_t
+	if err := unix.Fstat(f.fd, &sys); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: f.path, Err: err}
+	}
+	is := &freshFile{asked: asked, mode: uint32(sys.Mode) & 0o7777, uid: sys.Uid, gid: sys.Gid}
+	d.fresh.Store(is)
+	return is, nil
+}
+
+// applyFile sets the owner, mode, attributes and time of a file that is open as f, was just made
+// with the permissions of st and lies in d under name.
+func applyFile(d *dirHandle, name string, f *handle, st *types.Stat) error {
+	is, err := d.freshFile(f, uint32(modeOf(st).Perm()))
+	if err != nil {
 		return err
 	}
-	if err := setXattrs(fd, st); err != nil {
+	mode := systemMode(modeOf(st))
+	owned := is.uid == st.Uid && is.gid == st.Gid
+	if !owned {
+		if err := unix.Fchown(f.fd, int(st.Uid), int(st.Gid)); err != nil {
+			return &fs.PathError{Op: "chown", Path: st.Path, Err: err}
+		}
+	}
+	if !owned || is.mode != mode {
+		if err := retry(func() error { return unix.Fchmod(f.fd, mode) }); err != nil {
+			return &fs.PathError{Op: "chmod", Path: st.Path, Err: err}
+		}
+	}
+	if err := setXattrs(f.fd, st); err != nil {
 		return err
 	}
 	return applyTime(d, name, st)
 }
 
+// systemMode returns the permissions and the bits beside them as the system has them.
+func systemMode(m fs.FileMode) uint32 {
+	mode := uint32(m.Perm())
+	if m&fs.ModeSetuid != 0 {
+		mode |= unix.S_ISUID
+	}
+	if m&fs.ModeSetgid != 0 {
+		mode |= unix.S_ISGID
+	}
+	if m&fs.ModeSticky != 0 {
+		mode |= unix.S_ISVTX
+	}
+	return mode
+}
+
 // applyOther sets the owner, mode, attributes and time of what is neither file nor directory.
 func applyOther(d *dirHandle, name string, st *types.Stat) error {
-	fd := int(d.self.Fd())
+	fd := d.fd
 	if err := unix.Fchownat(fd, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &fs.PathError{Op: "chown", Path: st.Path, Err: err}
 	}
@@ -46,7 +90,7 @@ func applyOther(d *dirHandle, name string, st *types.Stat) error {
 
 // applyDir sets the owner, mode and attributes of a directory. Its time is set at the end.
 func applyDir(d *dirHandle, st *types.Stat) error {
-	fd := int(d.self.Fd())
+	fd := d.fd
 	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
 		return &fs.PathError{Op: "chown", Path: st.Path, Err: err}
 	}
@@ -62,7 +106,7 @@ func applyDir(d *dirHandle, st *types.Stat) error {
 // applyTime sets access and modification time.
 func applyTime(d *dirHandle, name string, st *types.Stat) error {
 	ts := unix.NsecToTimespec(st.ModTime)
-	err := unix.UtimesNanoAt(int(d.self.Fd()), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.UtimesNanoAt(d.fd, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return &fs.PathError{Op: "utimes", Path: st.Path, Err: err}
 	}
@@ -85,7 +129,7 @@ func makeSpecial(d *dirHandle, name string, st *types.Stat) (bool, error) {
 	default:
 		return false, nil
 	}
-	err := d.make(name, func() error { return mknodAt(int(d.self.Fd()), name, mode, dev) }, keepNothing)
+	err := d.make(name, func() error { return mknodAt(d.fd, name, mode, dev) }, keepNothing)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
 	}

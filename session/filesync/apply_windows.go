@@ -1,15 +1,17 @@
 package filesync
 
 import (
-	"os"
 	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 )
 
+// freshFile is not known.
+type freshFile struct{}
+
 // The system has neither owners nor modes as others have them; times are kept.
 
-func applyFile(d *dirHandle, name string, _ *os.File, st *types.Stat) error {
+func applyFile(d *dirHandle, name string, _ *handle, st *types.Stat) error {
 	return applyTime(d, name, st)
 }
 

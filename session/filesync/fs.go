@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -41,14 +40,21 @@ func (l *LocalFS) Close() error { return l.root.Close() }
 
 // Open opens a file for reading. It does not wait for the other end of a named pipe.
 func (l *LocalFS) Open(path string) (io.ReadCloser, error) {
-	p := filepath.ToSlash(filepath.Clean(path))
-	p = strings.TrimPrefix(p, "/")
-	d, name, err := l.root.at(p)
+	h, err := l.open(filepath.ToSlash(filepath.Clean(path)))
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// open opens a file by a clean path with slashes.
+func (l *LocalFS) open(p string) (*handle, error) {
+	d, name, err := l.root.at(strings.TrimPrefix(p, "/"))
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
-	return d.root.OpenFile(name, os.O_RDONLY|openNonblock, 0)
+	return openAt(d, name)
 }
 
 // Walk calls fn for the entry target, unless it is the root, and for all below it. That target is

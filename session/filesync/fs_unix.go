@@ -8,14 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
 )
-
-const openNonblock = syscall.O_NONBLOCK
 
 // openDirAt opens a directory in parent, given its full path; a symbolic link is not followed.
 func openDirAt(parent *os.File, full string) (*os.File, error) {
@@ -105,15 +101,6 @@ func changeToken(sys *unix.Stat_t, start int64) []byte {
 	binary.LittleEndian.PutUint64(b, uint64(changed))
 	binary.LittleEndian.PutUint64(b[8:], uint64(sys.Ino))
 	return b
-}
-
-// changeTime returns when a file has changed last, zero if that is not known.
-func changeTime(f *os.File) time.Time {
-	var sys unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &sys); err != nil {
-		return time.Time{}
-	}
-	return time.Unix(unix.TimespecToNsec(sys.Ctim)/1e9, unix.TimespecToNsec(sys.Ctim)%1e9)
 }
 
 // readXattrs adds the extended attributes that can be read.

@@ -4,15 +4,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/tonistiigi/fsutil/types"
 )
-
-const openNonblock = 0
-
-// changeTime is not known.
-func changeTime(*os.File) time.Time { return time.Time{} }
 
 // openDirAt opens a directory by its full path.
 func openDirAt(_ *os.File, full string) (*os.File, error) { return os.Open(full) }

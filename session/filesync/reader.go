@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -55,8 +54,8 @@ func (r *fileReader) add(want file) error {
 		return err
 	}
 	defer f.Close()
-	file, short := f.(*os.File) // whose short reads tell the end
-	if short && r.opt.tokens {
+	file, short := f.(*handle) // whose short reads tell the end
+	if short && r.opt.tokens && time.Since(want.began) < tokenGrace {
 		settle(r.stream.Context(), file)
 	}
 	for {
@@ -112,9 +111,10 @@ func (r *fileReader) flush() error {
 	return err
 }
 
-// settle waits until a change of the file would show in its change token.
-func settle(ctx context.Context, f *os.File) {
-	age := time.Since(changeTime(f))
+// settle waits until a change of the file would show in its change token. Tokens are those of
+// changes before the walk began, so there is nothing to wait for once that is long ago.
+func settle(ctx context.Context, f *handle) {
+	age := time.Since(f.changed())
 	if age < 0 || age >= tokenGrace {
 		return
 	}

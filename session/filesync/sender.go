@@ -40,8 +40,9 @@ type sender struct {
 	mu     sync.Mutex
 	wake   *sync.Cond // of the readers
 	table  fileTable
-	queue  []uint32 // asked for, not taken by a reader
-	busy   int      // taken, not sent
+	queue  []uint32  // asked for, not taken by a reader
+	busy   int       // taken, not sent
+	began  time.Time // when the walk had begun
 	walked bool
 	over   bool
 
@@ -154,6 +155,9 @@ func (s *sender) walk(ctx context.Context) error {
 		}
 		if hasContent(st) {
 			s.mu.Lock()
+			if s.began.IsZero() {
+				s.began = time.Now()
+			}
 			s.resolveLink(st, links)
 			s.table.add(id, st.Path)
 			s.mu.Unlock()
@@ -329,8 +333,9 @@ func (s *sender) idle() bool {
 
 // file is one that was asked for.
 type file struct {
-	id   uint32
-	path string
+	id    uint32
+	path  string
+	began time.Time // when the walk had begun
 }
 
 // take waits for requests and returns up to n of them; none means that there will be no more.
@@ -350,7 +355,7 @@ func (s *sender) take(n int, files []file) ([]file, error) {
 		if !ok {
 			return nil, protocolErrorf("request for file %d, which is unknown or was asked for before", id)
 		}
-		files = append(files, file{id, p})
+		files = append(files, file{id, p, s.began})
 	}
 	s.queue = s.queue[len(files):]
 	s.busy += len(files)

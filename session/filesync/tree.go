@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // tree is a directory in which everything is done by way of handles, so that no path leads out
@@ -31,9 +32,12 @@ type dirHandle struct {
 	tree *tree
 	path string
 	root *os.Root
-	// self is the directory as a file, for what os.Root does not offer.
+	// self is the directory as a file, for what os.Root does not offer, and fd its descriptor.
 	self *os.File
-	refs int // guarded by tree.mu; being kept counts as one
+	fd   int
+	// fresh is what files become that are made here; nil until one was.
+	fresh atomic.Pointer[freshFile]
+	refs  int // guarded by tree.mu; being kept counts as one
 }
 
 func openTree(path string) (*tree, error) {
@@ -90,7 +94,7 @@ func (t *tree) dir(p string) (*dirHandle, error) {
 		root.Close()
 		return nil, err
 	}
-	d := &dirHandle{tree: t, path: p, root: root, self: self, refs: 2}
+	d := &dirHandle{tree: t, path: p, root: root, self: self, fd: int(self.Fd()), refs: 2}
 	t.open[p] = t.recent.PushFront(d)
 	if t.recent.Len() > openDirs {
 		t.evict(t.recent.Back())
@@ -181,9 +185,8 @@ func (d *dirHandle) join(name string) string {
 
 // create opens a new file for writing. If name is taken the file gets another name, temp, from
 // which it is to be renamed; a directory in its place is removed.
-func (d *dirHandle) create(name string) (f *os.File, temp string, err error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	f, err = d.root.OpenFile(name, flags, 0o600)
+func (d *dirHandle) create(name string, perm fs.FileMode) (f *handle, temp string, err error) {
+	f, err = createAt(d, name, perm)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, "", err
 	}
@@ -195,12 +198,12 @@ func (d *dirHandle) create(name string) (f *os.File, temp string, err error) {
 		if err := d.removeAll(name); err != nil {
 			return nil, "", err
 		}
-		f, err = d.root.OpenFile(name, flags, 0o600)
+		f, err = createAt(d, name, perm)
 		return f, "", err
 	}
 	for {
 		temp = ".tmp-" + strconv.FormatUint(rand.Uint64(), 36)
-		f, err = d.root.OpenFile(temp, flags, 0o600)
+		f, err = createAt(d, temp, perm)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, temp, err
 		}

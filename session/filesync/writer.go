@@ -24,7 +24,7 @@ type inFile struct {
 
 	dir  *dirHandle
 	name string
-	f    *os.File
+	f    *handle
 	temp string
 	hash hash.Hash
 }
@@ -114,7 +114,7 @@ func (f *inFile) open(t *tree, hasher Hasher) (err error) {
 	if f.dir, f.name, err = t.at(f.st.Path); err != nil {
 		return err
 	}
-	f.f, f.temp, err = f.dir.create(f.name)
+	f.f, f.temp, err = f.dir.create(f.name, modeOf(f.st).Perm())
 	if err != nil {
 		f.dir.release()
 		f.dir = nil
