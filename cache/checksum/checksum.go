@@ -69,7 +69,7 @@ func (c *Cache) Digest(ctx context.Context, ref *cache.Ref, path string, opt Opt
 	if ref != nil {
 		t = c.table(ref)
 	} else {
-		t.seed(nil)
+		t.fill(nil)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,13 +88,13 @@ func (c *Cache) Digest(ctx context.Context, ref *cache.Ref, path string, opt Opt
 	return d, nil
 }
 
-// Seed tells the Cache all entries of a tree, by their path without a leading slash. The Cache
-// keeps the map; directories that are not listed stand for themselves with the mode 0755.
-func (c *Cache) Seed(ref *cache.Ref, entries map[string]Entry) {
+// Seed tells the Cache all entries of a tree. The Cache keeps the list, which nobody changes any
+// more.
+func (c *Cache) Seed(ref *cache.Ref, list List) {
 	t := c.table(ref)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.seed(entries)
+	t.fill(list)
 	c.count(ref.ID(), t)
 }
 
@@ -122,8 +122,8 @@ func (c *Cache) count(id string, t *table) {
 	if known, ok := c.tables.Peek(id); !ok || known != t {
 		return
 	}
-	c.entries += len(t.entries) - t.counted
-	t.counted = len(t.entries)
+	c.entries += t.size() - t.counted
+	t.counted = t.size()
 	for c.entries > maxEntries && c.tables.Len() > 1 {
 		c.tables.RemoveOldest()
 	}

@@ -194,7 +194,7 @@ func TestDigestsAreKeptAndSeedsAgreeWithTheTree(t *testing.T) {
 	l.c = checksum.New()
 	require.Equal(t, want, l.digest(ref, "/", checksum.Opt{}), "from what was stored")
 
-	entries := map[string]checksum.Entry{}
+	var entries checksum.List
 	seeded := l.tree(func(dir string) {
 		sample(t)(dir)
 		require.NoError(t, filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
@@ -204,7 +204,7 @@ func TestDigestsAreKeptAndSeedsAgreeWithTheTree(t *testing.T) {
 			st, err := fsutil.Stat(p)
 			require.NoError(t, err)
 			if rel == "." {
-				rel = ""
+				return nil
 			}
 			e := checksum.EntryOf(st)
 			if e.Kind == checksum.File {
@@ -214,7 +214,7 @@ func TestDigestsAreKeptAndSeedsAgreeWithTheTree(t *testing.T) {
 				copy(e.Content[:], mustHex(t, raw.Encoded()))
 				e.Hashed = true
 			}
-			entries[rel] = e
+			entries = append(entries, checksum.Named{Path: rel, Entry: e})
 			return nil
 		}))
 	})

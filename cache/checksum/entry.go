@@ -57,7 +57,7 @@ func KindOf(m fs.FileMode) Kind {
 // attributes. A hard link is described like the file that it is a name of.
 func HeaderOf(st *fstypes.Stat) Sum {
 	mode := fs.FileMode(st.Mode)
-	var b []byte
+	b := make([]byte, 0, 64)
 	b = binary.AppendUvarint(b, uint64(mode))
 	b = binary.AppendUvarint(b, uint64(st.Uid))
 	b = binary.AppendUvarint(b, uint64(st.Gid))
@@ -70,6 +70,9 @@ func HeaderOf(st *fstypes.Stat) Sum {
 		b = binary.AppendVarint(b, st.Devmajor)
 		b = binary.AppendVarint(b, st.Devminor)
 	case Dir:
+	}
+	if len(st.Xattrs) == 0 {
+		return sha256.Sum256(b)
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.Xattrs)) {
 		if !relevantXattr(name) {
@@ -116,7 +119,8 @@ func appendString(b []byte, s string) []byte {
 
 // own digests an entry without what lies below it.
 func (e Entry) own() Sum {
-	b := append([]byte{byte(e.Kind)}, e.Header[:]...)
+	b := make([]byte, 0, 1+2*len(Sum{}))
+	b = append(append(b, byte(e.Kind)), e.Header[:]...)
 	if e.Kind == File {
 		b = append(b, e.Content[:]...)
 	}

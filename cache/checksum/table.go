@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"path"
-	"slices"
 	"sync"
 
 	"github.com/openbuildkit/buildkit/cache"
@@ -13,14 +12,15 @@ import (
 
 // table is what is known of one tree. Paths are clean, without a leading slash; the root is "".
 type table struct {
-	mu      sync.Mutex
+	mu sync.Mutex
+	// seed, if not nil, is all that there is; then entries and names are not used.
+	seed *tree
+
 	entries map[string]Entry
 	// names lists the directories that were read.
 	names map[string][]string
 	// sums are the digests of whole directories.
 	sums map[string]Sum
-	// complete tells that nothing exists but what is listed.
-	complete bool
 	// fresh tells that something was learnt that is not stored.
 	fresh bool
 	// counted is how many entries the Cache has taken into account.
@@ -31,41 +31,30 @@ func newTable() *table {
 	return &table{entries: map[string]Entry{}, names: map[string][]string{}, sums: map[string]Sum{}}
 }
 
-// seed makes a table complete.
-func (t *table) seed(entries map[string]Entry) {
-	t.entries = entries
-	if t.entries == nil {
-		t.entries = map[string]Entry{}
+// fill makes a table complete.
+func (t *table) fill(list List) {
+	t.seed, t.entries, t.names, t.sums = newTree(list), nil, nil, map[string]Sum{}
+	t.fresh = true
+}
+
+// size returns the number of entries that are known.
+func (t *table) size() int {
+	if t.seed != nil {
+		return len(t.seed.list)
 	}
-	t.names = map[string][]string{"": nil}
-	t.sums = map[string]Sum{}
-	t.complete, t.fresh = true, true
-	for p := range entries {
-		for p != "" {
-			dir, name := split(p)
-			if _, ok := t.entries[dir]; !ok {
-				t.entries[dir] = Entry{Kind: Dir, Header: bareDir}
-			}
-			known := t.names[dir]
-			t.names[dir] = append(known, name)
-			if len(known) > 0 && dir != "" {
-				break
-			}
-			p = dir
-		}
+	return len(t.entries)
+}
+
+// setContent remembers the digest of a file that is known.
+func (t *table) setContent(p string, sum Sum) {
+	t.fresh = true
+	if t.seed != nil {
+		t.seed.setContent(p, sum)
+		return
 	}
-	if _, ok := t.entries[""]; !ok {
-		t.entries[""] = Entry{Kind: Dir, Header: bareDir}
-	}
-	for dir, names := range t.names {
-		slices.Sort(names)
-		t.names[dir] = slices.Compact(names)
-	}
-	for p, e := range t.entries {
-		if e.Kind == Dir && t.names[p] == nil {
-			t.names[p] = []string{}
-		}
-	}
+	e := t.entries[p]
+	e.Content, e.Hashed = sum, true
+	t.entries[p] = e
 }
 
 var bareDir = HeaderOf(dirStat(0o755 | uint32(fs.ModeDir)))
@@ -130,7 +119,7 @@ func loadTable(ref *cache.Ref) *table {
 
 func (t *table) save(ref *cache.Ref) error {
 	t.fresh = false
-	if t.complete {
+	if t.seed != nil {
 		// It came from a transfer and is as cheap to have again; storing it would cost more.
 		return nil
 	}

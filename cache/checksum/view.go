@@ -60,12 +60,16 @@ func (v *view) host(ctx context.Context, p string) (string, error) {
 
 // stat returns the entry at a path whose parents hold no links.
 func (v *view) stat(ctx context.Context, p string) (Entry, error) {
+	if v.t.seed != nil {
+		e, ok := v.t.seed.stat(p)
+		if !ok {
+			return Entry{}, fs.ErrNotExist
+		}
+		return e, nil
+	}
 	e, ok := v.t.entries[p]
 	if ok {
 		return e, nil
-	}
-	if v.t.complete {
-		return Entry{}, fs.ErrNotExist
 	}
 	host, err := v.host(ctx, p)
 	if err != nil {
@@ -80,6 +84,9 @@ func (v *view) stat(ctx context.Context, p string) (Entry, error) {
 
 // list returns the names in a directory, sorted.
 func (v *view) list(ctx context.Context, p string) ([]string, error) {
+	if v.t.seed != nil {
+		return v.t.seed.names(p), nil
+	}
 	if names, ok := v.t.names[p]; ok {
 		return names, nil
 	}
@@ -205,6 +212,10 @@ func (v *view) tree(ctx context.Context, p string) (Sum, error) {
 	if e.Kind != Dir {
 		return e.own(), nil
 	}
+	if v.t.seed != nil {
+		start, end, _ := v.t.seed.below(p)
+		return v.t.treeOf(p, e, start, end), nil
+	}
 	if sum, ok := v.t.sums[p]; ok {
 		return sum, nil
 	}
@@ -228,15 +239,35 @@ func (v *view) tree(ctx context.Context, p string) (Sum, error) {
 	return sum, nil
 }
 
+// treeOf digests a directory of a seed, whose entries are those from start to end.
+func (t *table) treeOf(p string, e Entry, start, end int) Sum {
+	if sum, ok := t.sums[p]; ok {
+		return sum
+	}
+	h := sha256.New()
+	own := e.own()
+	h.Write(own[:])
+	var buf []byte
+	for i := start; i < end; i = int(t.seed.ends[i]) {
+		n := &t.seed.list[i]
+		var sum Sum
+		if n.Kind == Dir {
+			sum = t.treeOf(n.Path, n.Entry, i+1, int(t.seed.ends[i]))
+		} else {
+			sum = n.own()
+		}
+		_, name := split(n.Path)
+		buf = appendString(buf[:0], name)
+		h.Write(append(buf, sum[:]...))
+	}
+	sum := Sum(h.Sum(nil))
+	t.sums[p] = sum
+	return sum
+}
+
 // hash reads the files below a path whose bytes are not digested yet, several at a time.
 func (v *view) hash(ctx context.Context, p string) error {
-	var todo []string
-	err := v.walk(ctx, p, func(p string, e Entry) error {
-		if e.Kind == File && !e.Hashed {
-			todo = append(todo, p)
-		}
-		return nil
-	})
+	todo, err := v.unhashed(ctx, p)
 	if err != nil || len(todo) == 0 {
 		return err
 	}
@@ -259,12 +290,35 @@ func (v *view) hash(ctx context.Context, p string) error {
 		return err
 	}
 	for i, p := range todo {
-		e := v.t.entries[p]
-		e.Content, e.Hashed = sums[i], true
-		v.t.entries[p] = e
+		v.t.setContent(p, sums[i])
 	}
-	v.t.fresh = true
 	return nil
+}
+
+// unhashed returns the files at and below a path whose bytes are not digested yet.
+func (v *view) unhashed(ctx context.Context, p string) (todo []string, err error) {
+	if v.t.seed == nil {
+		err := v.walk(ctx, p, func(p string, e Entry) error {
+			if e.Kind == File && !e.Hashed {
+				todo = append(todo, p)
+			}
+			return nil
+		})
+		return todo, err
+	}
+	start, end, ok := v.t.seed.below(p)
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	if _, known := v.t.sums[p]; known {
+		return nil, nil
+	}
+	for _, e := range v.t.seed.list[max(start-1, 0):end] {
+		if e.Kind == File && !e.Hashed {
+			todo = append(todo, e.Path)
+		}
+	}
+	return todo, nil
 }
 
 func hashFile(p string) (Sum, error) {

@@ -3,6 +3,7 @@
 package filesync
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"time"
@@ -37,17 +38,7 @@ func openAt(d *dirHandle, name string) (*handle, error) {
 }
 
 // isLink tells whether something could not be opened because it is a symbolic link.
-func isLink(err error) bool {
-	is := underlying(err)
-	return is == unix.ELOOP || is == unix.EMLINK
-}
-
-func underlying(err error) error {
-	if perr, ok := err.(*fs.PathError); ok { //nolint:errorlint // our own
-		return perr.Err
-	}
-	return err
-}
+func isLink(err error) bool { return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) }
 
 // createAt makes a file in d for writing, which must not be there yet.
 func createAt(d *dirHandle, name string, perm fs.FileMode) (*handle, error) {
@@ -69,7 +60,7 @@ func openHandle(d *dirHandle, name string, flags int, perm uint32) (*handle, err
 // retry calls fn until no signal disturbs it.
 func retry(fn func() error) error {
 	for {
-		if err := fn(); err != unix.EINTR {
+		if err := fn(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -117,7 +108,7 @@ func (h *handle) Write(p []byte) (done int, err error) {
 
 // Close closes the file. A call that was interrupted has closed it too.
 func (h *handle) Close() error {
-	if err := unix.Close(h.fd); err != nil && err != unix.EINTR {
+	if err := unix.Close(h.fd); err != nil && !errors.Is(err, unix.EINTR) {
 		return &fs.PathError{Op: "close", Path: h.path, Err: err}
 	}
 	return nil

@@ -138,9 +138,9 @@ func (t *tree) receive(ctx context.Context, c *session.Caller) (*cache.Ref, erro
 	}
 	if !t.id.MetadataOnly {
 		if t.changed && t.src.cfg.Checksums != nil {
-			t.src.cfg.Checksums.Seed(ref, l.entries)
+			t.src.cfg.Checksums.Seed(ref, l.list)
 		}
-		t.src.sums.put(id, l.sums())
+		t.src.sums.put(id, l.list)
 	}
 	return ref, nil
 }
