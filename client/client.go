@@ -38,6 +38,10 @@ import (
 // maxMessage bounds one message in either direction, in bytes.
 const maxMessage = 16 << 20
 
+// ioBuffer is how much of a connection is read or written at once, in bytes: outputs of gigabytes
+// go through it.
+const ioBuffer = 128 << 10
+
 // Client is a connection to a daemon. Methods may be called concurrently.
 type Client struct {
 	conn    *grpc.ClientConn
@@ -105,6 +109,8 @@ func New(address string, opts ...Option) (*Client, error) {
 func (o *options) dialOptions(address string) (string, []grpc.DialOption, error) {
 	opts := []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithWriteBufferSize(ioBuffer),
+		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithChainUnaryInterceptor(status.UnaryClient),
 		grpc.WithChainStreamInterceptor(status.StreamClient),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithPropagators(

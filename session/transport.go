@@ -25,7 +25,10 @@ const (
 	// or all calls together, may have in flight. They bound the memory of a session too.
 	streamWindow = 4 << 20
 	connWindow   = 8 << 20
-	ioBuffer     = 128 << 10
+	readBuffer   = 128 << 10
+	// writeBuffer is how much goes into one message of the connection that the session is in.
+	// Buffers of messages come in sizes up to 1 MiB, and are cleared as a whole: it is a little less.
+	writeBuffer = 1<<20 - 16<<10
 )
 
 // errOneConnection is what a second dial on a tunnel gets.
@@ -38,8 +41,8 @@ func serverOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
-		grpc.ReadBufferSize(ioBuffer),
-		grpc.WriteBufferSize(ioBuffer),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.WriteBufferSize(writeBuffer),
 		grpc.UnaryInterceptor(status.UnaryServer),
 		grpc.StreamInterceptor(status.StreamServer),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithPropagators(propagators()), otelgrpc.WithFilter(traced))),
@@ -62,8 +65,8 @@ func dialTunnel(conn net.Conn) (*grpc.ClientConn, error) {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
-		grpc.WithReadBufferSize(ioBuffer),
-		grpc.WithWriteBufferSize(ioBuffer),
+		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithWriteBufferSize(writeBuffer),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithUnaryInterceptor(status.UnaryClient),
 		grpc.WithStreamInterceptor(status.StreamClient),

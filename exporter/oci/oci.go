@@ -9,7 +9,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images/archive"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/openbuildkit/buildkit/api/compat"
@@ -132,11 +131,11 @@ func (i *instance) send(ctx context.Context, client *session.Caller, id int, img
 	if err != nil {
 		return err
 	}
-	opts := []archive.ExportOpt{archive.WithAllPlatforms(), archive.WithManifest(img.Descriptor, names...)}
-	if i.variant == OCI {
-		opts = append(opts, archive.WithSkipDockerManifest())
+	l, err := newLayout(ctx, img.Provider, img.Descriptor, names, i.variant == Docker)
+	if err == nil {
+		err = l.write(ctx, w)
 	}
-	if err := archive.Export(ctx, img.Provider, w, opts...); err != nil {
+	if err != nil {
 		cancel(err) // the client must not take what it got for the whole
 		_ = w.Close()
 		return err

@@ -152,6 +152,10 @@ func finishStream(stream grpc.ClientStream) error {
 	return closeStream(stream, &filesyncpb.BytesMessage{})
 }
 
+// fileBuffer is how much is gathered before it is sent. Buffers of messages come in sizes up to
+// 1 MiB, and are cleared as a whole: it is a little less.
+const fileBuffer = 1<<20 - 1<<10
+
 // maxFileChunk is the most data in one message of an output file.
 const maxFileChunk = 3 << 20
 
@@ -174,7 +178,7 @@ func NewFileWriter(ctx context.Context, c *session.Caller, exporterID int, meta 
 		return nil, err
 	}
 	w := &fileWriter{chunks: &chunkWriter{stream: stream}, cancel: cancel}
-	w.buf = bufio.NewWriterSize(w.chunks, 256<<10)
+	w.buf = bufio.NewWriterSize(w.chunks, fileBuffer)
 	return w, nil
 }
 

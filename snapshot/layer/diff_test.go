@@ -160,3 +160,30 @@ func TestAnOpaqueFolderIsWrittenAsRemovals(t *testing.T) {
 	require.NoError(t, WriteUpper(t.Context(), &b, Upper{Dir: upper, Lowers: []string{middle, base}, Xattrs: TrustedXattrs}))
 	require.Equal(t, []string{"d/", "d/.wh.c", "d/new", "d/sub/", "d/sub/z", ".wh.w"}, names(t, &b))
 }
+
+// head keeps the beginning of what is written and then fails.
+type head struct{ buf bytes.Buffer }
+
+var errEnough = errors.New("enough")
+
+func (h *head) Write(p []byte) (int, error) {
+	if h.buf.Len() > 8<<10 {
+		return 0, errEnough
+	}
+	return h.buf.Write(p)
+}
+
+func TestSizesThatOldArchivesCannotTell(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "large")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	require.NoError(t, os.Truncate(file, 9<<30))
+	require.NoError(t, os.Lchown(file, 1<<22, 1<<22))
+	var h head
+	require.ErrorIs(t, WriteChanges(t.Context(), &h, "", dir), errEnough)
+	hdr, err := tar.NewReader(&h.buf).Next()
+	require.NoError(t, err)
+	require.EqualValues(t, 9<<30, hdr.Size)
+	require.Equal(t, 1<<22, hdr.Uid)
+	require.Equal(t, 1<<22, hdr.Gid)
+}

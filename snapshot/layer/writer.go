@@ -20,12 +20,13 @@ const (
 	xattrRecord    = "SCHILY.xattr."
 )
 
+// writeBuffer is how much of an archive is gathered before it goes on. Contents of files are read
+// into it.
+const writeBuffer = 256 << 10
+
 // writer writes the entries of one archive. Names are slash-separated and relative.
 type writer struct {
 	buf *bufio.Writer
-	tar *tar.Writer
-	// copyBuf is used for the contents of all files.
-	copyBuf []byte
 	// links maps a file with several names to the first one written.
 	links map[inode]string
 }
@@ -33,20 +34,34 @@ type writer struct {
 type inode struct{ dev, ino uint64 }
 
 func newWriter(w io.Writer) *writer {
-	buf := bufio.NewWriterSize(w, 128<<10)
-	return &writer{buf: buf, tar: tar.NewWriter(buf), copyBuf: make([]byte, 128<<10), links: map[inode]string{}}
+	return &writer{buf: bufio.NewWriterSize(w, writeBuffer), links: map[inode]string{}}
 }
 
+// tarBlock is what headers and contents are padded to.
+const tarBlock = 512
+
+var zeros [2 * tarBlock]byte
+
+// close writes the two empty blocks that end an archive.
 func (w *writer) close() error {
-	if err := w.tar.Close(); err != nil {
+	if _, err := w.buf.Write(zeros[:]); err != nil {
 		return err
 	}
 	return w.buf.Flush()
 }
 
+// header writes a header. The content, if any, is for the caller to write and pad: a writer of
+// archives would want to have it copied to it.
+func (w *writer) header(hdr *tar.Header) error {
+	if err := tar.NewWriter(w.buf).WriteHeader(hdr); err != nil {
+		return fmt.Errorf("write header of %s: %w", hdr.Name, err)
+	}
+	return nil
+}
+
 // remove writes that name is gone.
 func (w *writer) remove(name string) error {
-	return w.tar.WriteHeader(&tar.Header{
+	return w.header(&tar.Header{
 		Typeflag: tar.TypeReg,
 		Name:     path.Join(path.Dir(name), whiteoutPrefix+path.Base(name)),
 		ModTime:  time.Unix(0, 0),
@@ -92,15 +107,15 @@ func (w *writer) add(name, file string, st *unix.Stat_t) error {
 		id := inode{uint64(st.Dev), st.Ino} // Dev is not 64 bits wide everywhere
 		if first, ok := w.links[id]; ok {
 			hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
-			return w.tar.WriteHeader(hdr)
+			return w.header(hdr)
 		}
 		w.links[id] = name
 	}
 	if err := w.addXattrs(hdr, file); err != nil {
 		return err
 	}
-	if err := w.tar.WriteHeader(hdr); err != nil {
-		return fmt.Errorf("write header of %s: %w", name, err)
+	if err := w.header(hdr); err != nil {
+		return err
 	}
 	if hdr.Typeflag == tar.TypeReg && hdr.Size > 0 {
 		return w.content(name, file, hdr.Size)
@@ -131,14 +146,15 @@ func (w *writer) content(name, file string, size int64) error {
 		}
 	}
 	defer f.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{w.tar}, struct{ io.Reader }{io.LimitReader(f, size)}, w.copyBuf)
+	n, err := w.buf.ReadFrom(io.LimitReader(f, size))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	if n != size {
 		return fmt.Errorf("write %s: file became shorter while it was read", name)
 	}
-	return nil
+	_, err = w.buf.Write(zeros[:-size&(tarBlock-1)])
+	return err
 }
 
 func lstat(file string) (*unix.Stat_t, error) {

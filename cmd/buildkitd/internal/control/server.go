@@ -20,6 +20,10 @@ import (
 // maxMessage is the limit of the API in both directions.
 const maxMessage = 16 << 20
 
+// ioBuffer is how much of a connection is read or written at once, in bytes: outputs of gigabytes
+// go through it.
+const ioBuffer = 128 << 10
+
 // Server is the gRPC server of a daemon: the control API, the gateway API, health and reflection.
 type Server struct {
 	*grpc.Server
@@ -31,6 +35,8 @@ func NewServer(c *Controller) *Server {
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
+		grpc.WriteBufferSize(ioBuffer),
+		grpc.ReadBufferSize(ioBuffer),
 		grpc.ChainUnaryInterceptor(status.UnaryServer, recoverUnary),
 		grpc.ChainStreamInterceptor(status.StreamServer, recoverStream),
 	)
