@@ -35,6 +35,9 @@ func (m *Manager) Prune(ctx context.Context, opts []PruneOpt, emit func(Usage)) 
 	return errors.Join(err, m.tidy(context.WithoutCancel(ctx), true), m.store.Flush())
 }
 
+// Dir returns the folder that the cache is in.
+func (m *Manager) Dir() string { return m.dir }
+
 // Disk returns the size and the free space of the file system that the cache is on.
 func (m *Manager) Disk() (gc.Disk, error) {
 	var st unix.Statfs_t

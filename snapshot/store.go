@@ -92,7 +92,11 @@ func choose(root, name string) (chosen, reason string, err error) {
 	switch name {
 	case "", Auto:
 	case Overlay:
-		if err := overlay.Supported(root); err != nil {
+		err := overlay.Supported(root)
+		if errors.Is(err, unix.ENOSPC) && used(root, Overlay) {
+			err = nil
+		}
+		if err != nil {
 			return "", "", fmt.Errorf("snapshotter %s cannot be used below %s: %w", name, root, err)
 		}
 		return Overlay, "configured", nil
@@ -105,12 +109,26 @@ func choose(root, name string) (chosen, reason string, err error) {
 	if err == nil {
 		return Overlay, "overlayfs works below " + root, nil
 	}
+	if errors.Is(err, unix.ENOSPC) {
+		// What is on the disk has to be found, or nobody could remove it.
+		for _, name := range []string{Overlay, Native} {
+			if used(root, name) {
+				return name, fmt.Sprintf("it was used before below %s, and overlayfs cannot be tried: %v", root, err), nil
+			}
+		}
+	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission) && os.Geteuid() == 0 {
 		// Not a property of overlayfs: to go on with another snapshotter would hide all
 		// that is cached until the fault is gone.
 		return "", "", fmt.Errorf("try overlayfs below %s: %w", root, err)
 	}
 	return Native, fmt.Sprintf("overlayfs does not work below %s: %v", root, err), nil
+}
+
+// used tells whether there are snapshots of a snapshotter below root.
+func used(root, name string) bool {
+	_, err := os.Stat(filepath.Join(root, name))
+	return err == nil
 }
 
 // Name returns the name of the snapshotter in use.

@@ -122,6 +122,7 @@ func (j *job) run() (resp *Response, err error) {
 	stop := j.watchSession()
 	defer stop()
 	resp, err = j.build(j.ctx)
+	err = j.solver.nameFullDisk(err)
 	j.solver.flush(j.ctx)
 	if err != nil && j.ctx.Err() != nil {
 		// Why the build was ended says more than what failed because of it.

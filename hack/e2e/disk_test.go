@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
@@ -71,4 +72,51 @@ func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
 		})
 	}
 	d.MustBuildctl(t, "prune", "--all")
+}
+
+// fill takes all the space that a folder's file system has left.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	path := filepath.Join(dir, "filling")
+	file, err := os.Create(path)
+	require.NoError(t, err)
+	defer file.Close()
+	for size := 1 << 20; size > 0; {
+		n, err := file.Write(make([]byte, size))
+		if err != nil {
+			require.ErrorIs(t, err, unix.ENOSPC)
+			if n == 0 {
+				size /= 2
+			}
+		}
+	}
+	require.NoError(t, file.Sync())
+	return func() { require.NoError(t, os.Remove(path)) }
+}
+
+func TestADaemonStartsOnAFullDiskSoThatItCanBePruned(t *testing.T) {
+	t.Parallel()
+	d := start(t, harness.DaemonOptions{Dir: smallDisk(t, 64<<20)})
+	context := dockerfile(t, "FROM busybox", "RUN head -c 20000000 /dev/urandom > /large")
+	d.Build(t, context)
+	smaller := dockerfile(t, "FROM busybox", "RUN head -c 10000000 /dev/urandom > /large")
+
+	for name, stop := range map[string]func(testing.TB){"stopped": d.Stop, "killed": d.Kill} {
+		t.Run(name, func(t *testing.T) {
+			d.Build(t, context)
+			stop(t)
+			free := fill(t, filepath.Dir(d.Root))
+			d.Start(t)
+			require.Contains(t, d.Logs(), "no space left on device")
+			require.Contains(t, d.MustBuildctl(t, "du", "--verbose").Stdout, "head -c 20000000")
+			result := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM busybox", "RUN echo > /x"))...)
+			require.Equal(t, 1, result.Code)
+			require.Contains(t, result.Stderr, "the disk of the daemon at "+d.Root)
+			d.Restart(t)
+			d.MustBuildctl(t, "prune", "--all")
+			require.NotContains(t, d.MustBuildctl(t, "du", "--verbose").Stdout, "head -c 20000000")
+			d.Build(t, smaller)
+			free()
+		})
+	}
 }

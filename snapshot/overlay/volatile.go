@@ -20,6 +20,9 @@ const volatileOption = "volatile"
 // volatileWorks finds out whether the kernel knows the option, by mounting an overlay with it.
 func volatileWorks(root string, options []string) (works bool, err error) {
 	dir, err := os.MkdirTemp(root, "probe-")
+	if errors.Is(err, unix.ENOSPC) {
+		return false, nil // it is only slower without
+	}
 	if err != nil {
 		return false, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 
+	"github.com/containerd/log"
+
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
@@ -26,6 +28,10 @@ import (
 
 // assemble makes all parts, the lowest first. It starts nothing.
 func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) error {
+	spare := &reserve{path: st.sub("reserve")}
+	if spare.release() {
+		log.G(ctx).Errorf("the disk of %s is full: no space left on device for builds; \"buildctl prune\" can make room", st.dir)
+	}
 	sessions := session.NewManager()
 	registries := newRegistry(cfg, sessions)
 	w, err := d.newWorker(ctx, cfg, st, sessions, registries)
@@ -46,7 +52,8 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	w.Cache.SetOnDrop(keys.DropResults)
 
 	policies := cfg.Workers.OCI.Rules(diskSize(st.dir))
-	collector := newCollector(w.Cache, policies)
+	storage := reserving{Storage: w.Cache, reserve: spare}
+	collector := newCollector(storage, policies)
 	d.background = append(d.background, collector.run)
 
 	s := solver.New(solver.Config{
@@ -65,12 +72,15 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Solver:   collecting{Solver: s, collector: collector},
 		Builds:   gateway.NewBuilds(),
 		Sessions: sessions,
-		Storage:  w.Cache,
+		Storage:  storage,
 		Workers: func() []*workerspb.WorkerRecord {
 			return []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)}
 		},
 		Version: v,
 	}))
+	spare.keep()
+	// What is left to be written is written when the stores are closed.
+	d.onClose(func() error { spare.release(); return nil })
 	return nil
 }
 
