@@ -256,6 +256,7 @@ func (l *loader) leases(ctx context.Context) error {
 	for _, lease := range all {
 		id, ok := strings.CutPrefix(lease.ID, leasePrefix)
 		if !ok {
+			l.m.noteExpiry(lease)
 			continue
 		}
 		if r := l.m.records[id]; r != nil {

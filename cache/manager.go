@@ -56,8 +56,9 @@ type Manager struct {
 	proofsMu sync.Mutex
 	proofs   map[proof]struct{}
 
-	tidying tidying
-	syncing syncing
+	tidying  tidying
+	syncing  syncing
+	expiring expiring
 }
 
 // NewOpt is how a mutable tree is made.

@@ -64,10 +64,17 @@ func (w namespacedWriter) Commit(ctx context.Context, size int64, expected diges
 }
 
 // namespacedLeases does what the manager below does, in our namespace.
-type namespacedLeases struct{ leases.Manager }
+type namespacedLeases struct {
+	leases.Manager
+	created func(leases.Lease)
+}
 
 func (l namespacedLeases) Create(ctx context.Context, opts ...leases.Opt) (leases.Lease, error) {
-	return l.Manager.Create(namespaced(ctx), opts...)
+	lease, err := l.Manager.Create(namespaced(ctx), opts...)
+	if err == nil {
+		l.created(lease)
+	}
+	return lease, err
 }
 
 func (l namespacedLeases) Delete(ctx context.Context, lease leases.Lease, opts ...leases.DeleteOpt) error {

@@ -136,7 +136,7 @@ func (m *Manager) openContent(ctx context.Context) error {
 		return fmt.Errorf("open content metadata: %w", err)
 	}
 	m.content = namespacedContent{m.meta.ContentStore()}
-	m.leases = namespacedLeases{metadata.NewLeaseManager(m.meta)}
+	m.leases = namespacedLeases{metadata.NewLeaseManager(m.meta), m.noteExpiry}
 	return nil
 }
 
@@ -163,6 +163,9 @@ func (m *Manager) Close() error {
 	m.closeOnce.Do(func() {
 		m.mu.Lock()
 		m.closed = true
+		if m.expiring.timer != nil {
+			m.expiring.timer.Stop()
+		}
 		m.mu.Unlock()
 		m.stop(errors.New("cache is closed"))
 		m.running.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ type PruneOpt = gc.Policy
 
 // Prune removes records that are not in use, for each of opts in order, and calls emit for each
 // when it is gone. When it returns the space is free, and the owner of the records has been told.
+// A policy that keeps nothing also removes content with LabelSpare.
 func (m *Manager) Prune(ctx context.Context, opts []PruneOpt, emit func(Usage)) error {
 	var ids []string
 	var err error
@@ -27,7 +29,11 @@ func (m *Manager) Prune(ctx context.Context, opts []PruneOpt, emit func(Usage)) 
 			break
 		}
 	}
-	if len(ids) == 0 {
+	spare := false
+	if err == nil && slices.ContainsFunc(opts, PruneOpt.Everything) {
+		spare, err = m.removeSpare(ctx)
+	}
+	if len(ids) == 0 && !spare {
 		return err
 	}
 	m.dropped(ids)

@@ -32,6 +32,11 @@ func (p Policy) Capped() bool {
 	return p.ReservedSpace != 0 || p.MaxUsedSpace != 0 || p.MinFreeSpace != 0
 }
 
+// Everything reports whether the rule keeps nothing that is not in use.
+func (p Policy) Everything() bool {
+	return p.All && len(p.Filters) == 0 && p.KeepDuration == 0 && !p.Capped()
+}
+
 // Disk is the file system that the cache is on, in bytes.
 type Disk struct {
 	Total, Free int64

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 )
@@ -60,7 +61,7 @@ func (k *keeper) read(ctx context.Context, desc ocispec.Descriptor, limit int64)
 // keep stores a blob for some minutes, or adds the repository to one that is here.
 func (k *keeper) keep(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	lease, err := k.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(keepTime),
-		leases.WithLabel(labelTemporary, time.Now().UTC().Format(time.RFC3339Nano)))
+		leases.WithLabel(labelTemporary, time.Now().UTC().Format(time.RFC3339Nano)), leases.WithLabel(cache.LabelSpare, "true"))
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", desc.Digest, err)
 	}
