@@ -50,10 +50,10 @@ func TestContentGoesSoonAfterItsLeaseHasExpired(t *testing.T) {
 				if restart {
 					e.reopen()
 				}
-				time.Sleep(4 * time.Minute)
+				time.Sleep(4 * time.Minute) //nolint:forbidigo // moves the clock of the bubble
 				synctest.Wait()
 				require.True(t, e.has(brief))
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) //nolint:forbidigo // moves the clock of the bubble
 				synctest.Wait()
 				require.False(t, e.has(brief))
 				require.False(t, e.has(long))

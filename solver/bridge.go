@@ -83,7 +83,7 @@ func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest) (*gatew
 			return nil, status.New(codes.InvalidArgument, fmt.Sprintf("invalid nil input definition to definition op: %s", name))
 		}
 	}
-	b.job.noteFrontend(req.Frontend)
+	b.job.noteFrontend(req.Frontend, req.FrontendOpt[platformOpt])
 	res, err := fe(ctx, &bridge{job: b.job, opts: req.FrontendOpt, inputs: req.FrontendInputs})
 	if err != nil {
 		return nil, status.WithFrontend(err, req.Frontend, req.FrontendOpt["source"])

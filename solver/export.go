@@ -43,6 +43,9 @@ func (j *job) export(ctx context.Context, res *gateway.Result) (map[string]strin
 func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result, others party) (resp map[string]string, err error) {
 	scope := event.NewScope(j.feed, digest.FromString(fmt.Sprintf("%s-export-%d", j.req.Session, id)))
 	done := scope.Start(inst.Name(), nil)
+	if id == 0 {
+		warn(scope, j.exportWarnings)
+	}
 	err = j.withTrees(ctx, res, func(trees *exporter.Result) (err error) {
 		resp, err = inst.Export(ctx, trees, exporter.Env{
 			ID:       id,

@@ -34,6 +34,8 @@ type job struct {
 	sched    *schedule.Job
 	grants   entitlement.Grants
 	outputs  []exporter.Instance
+	// exportWarnings are shown with the first of the outputs.
+	exportWarnings []string
 
 	ctx    context.Context //nolint:containedctx // ends with the job; its calls have contexts of their own
 	cancel context.CancelCauseFunc
@@ -42,6 +44,8 @@ type job struct {
 	trace    [16]byte
 	mu       sync.Mutex
 	frontend string
+	// platforms are those that the frontend was told to build for.
+	platforms string
 	// refused are the remote caches that were asked for and are not there.
 	refused []string
 
@@ -178,6 +182,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := res.EachRef(func(_ string, ref gateway.Reference) error { return ref.Evaluate(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := j.warnOfPlatforms(res); err != nil {
+		return nil, err
+	}
 	response, err := j.export(ctx, res)
 	if err != nil {
 		return nil, err
@@ -249,10 +256,12 @@ func (j *job) refuseImport(im RemoteCache) {
 	}
 }
 
-func (j *job) noteFrontend(name string) {
+// noteFrontend remembers what the first frontend that was asked for was and which platforms it was
+// told.
+func (j *job) noteFrontend(name, platforms string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.frontend == "" {
-		j.frontend = name
+		j.frontend, j.platforms = name, platforms
 	}
 }
