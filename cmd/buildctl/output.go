@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -15,7 +16,8 @@ import (
 	"github.com/openbuildkit/buildkit/client"
 )
 
-// parseCSV reads fields of the form key=value. Keys become lower-case.
+// parseCSV reads fields of the form key=value. Keys become lower-case, but for what follows the
+// first dot in the key of an annotation.
 func parseCSV(text string) (map[string]string, error) {
 	fields, err := csvvalue.Fields(text, nil)
 	if err != nil {
@@ -27,16 +29,25 @@ func parseCSV(text string) (map[string]string, error) {
 		if !ok {
 			return nil, invalidValue(field)
 		}
-		attrs[strings.ToLower(key)] = value
+		attrs[lowerKey(key)] = value
 	}
 	return attrs, nil
+}
+
+func lowerKey(key string) string {
+	lower := strings.ToLower(key)
+	if at := strings.IndexByte(key, '.'); at > 0 && strings.HasPrefix(lower, "annotation") {
+		return lower[:at] + key[at:]
+	}
+	return lower
 }
 
 // parseOutputs reads the values of --output. Output without a file goes to stdout.
 func parseOutputs(values []string, stdout *os.File) ([]client.Export, error) {
 	var out []client.Export
+	taken := files{}
 	for _, value := range values {
-		e, err := parseOutput(value, stdout)
+		e, err := parseOutput(value, stdout, taken)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +56,19 @@ func parseOutputs(values []string, stdout *os.File) ([]client.Export, error) {
 	return out, nil
 }
 
-func parseOutput(value string, stdout *os.File) (client.Export, error) {
+// files are those that outputs are written to, by path; stdout has none.
+type files map[string]bool
+
+// take says that a file gets an output. It cannot have two.
+func (f files) take(path, name string) error {
+	if f[path] {
+		return fmt.Errorf("more than one output is written to %s", name)
+	}
+	f[path] = true
+	return nil
+}
+
+func parseOutput(value string, stdout *os.File, taken files) (client.Export, error) {
 	attrs, err := parseCSV(value)
 	if err != nil {
 		return client.Export{}, err
@@ -58,14 +81,14 @@ func parseOutput(value string, stdout *os.File) (client.Export, error) {
 	}
 	e := client.Export{Type: attrs["type"], Attrs: attrs}
 	delete(attrs, "type")
-	if err := setDestination(&e, stdout); err != nil {
+	if err := setDestination(&e, stdout, taken); err != nil {
 		return client.Export{}, fmt.Errorf("invalid output option: output: %w", err)
 	}
 	return e, nil
 }
 
 // setDestination takes dest out of the attributes.
-func setDestination(e *client.Export, stdout *os.File) error {
+func setDestination(e *client.Export, stdout *os.File, taken files) error {
 	dest, given := e.Attrs["dest"]
 	delete(e.Attrs, "dest")
 	asFile := true
@@ -98,12 +121,22 @@ func setDestination(e *client.Export, stdout *os.File) error {
 			return fmt.Errorf("output file is required for %s exporter. refusing to write to console", e.Type)
 		}
 		e.Output = func(map[string]string) (io.WriteCloser, error) { return keepOpen{stdout}, nil }
-		return nil
+		return taken.take("", "stdout")
 	}
-	if st, err := os.Stat(dest); err == nil && st.IsDir() {
+	st, err := os.Stat(dest)
+	switch {
+	case err == nil && st.IsDir():
 		return errors.New("destination file is a directory")
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("invalid destination file: %s: %w", dest, err)
+	case err != nil || st.Mode().IsRegular():
+		path, err := filepath.Abs(dest)
+		if err != nil {
+			return err
+		}
+		if err := taken.take(path, dest); err != nil {
+			return err
+		}
 	}
 	e.Output = func(map[string]string) (io.WriteCloser, error) { return createOutput(dest) }
 	return nil

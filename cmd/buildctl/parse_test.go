@@ -82,6 +82,25 @@ func TestOutputsAreParsed(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "f.tar"), "a part of an output was left")
 }
 
+func TestOutputsDoNotShareAFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	file, err := os.Create("stdout")
+	require.NoError(t, err)
+	defer file.Close()
+	_, err = parseOutputs([]string{"type=tar,dest=a", "type=oci,dest=./a"}, file)
+	require.EqualError(t, err, "invalid output option: output: more than one output is written to ./a")
+	_, err = parseOutputs([]string{"type=tar", "type=oci,dest=-"}, file)
+	require.EqualError(t, err, "invalid output option: output: more than one output is written to stdout")
+	_, err = parseOutputs([]string{"type=tar,dest=/dev/null", "type=oci,dest=/dev/null", "type=local,dest=d", "type=local,dest=d"}, file)
+	require.NoError(t, err)
+}
+
+func TestKeysOfAnnotationsKeepTheirCase(t *testing.T) {
+	attrs, err := parseCSV("Name=A,annotation-Index[Linux/amd64].org.Example=B")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"name": "A", "annotation-index[linux/amd64].org.Example": "B"}, attrs)
+}
+
 func TestRegistryAuthAddsUp(t *testing.T) {
 	got, err := parseRegistryAuthTLS([]string{"host=a,ca=1", "host=a,ca=2,cert=c,key=k", "host=b,insecure=true"})
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
@@ -166,6 +167,16 @@ func TestLocalKeepsOrSetsTimes(t *testing.T) {
 			require.Equal(t, "/etc/passwd", target)
 		})
 	}
+}
+
+func TestLocalMakesPipes(t *testing.T) {
+	b := exportertest.New(t, false)
+	ref := b.Tree(nil, "", func(dir string) { require.NoError(t, unix.Mkfifo(dir+"/pipe", 0o640)) })
+	_, err := b.Export(local.New(b.Sessions), nil, &exporter.Result{Ref: ref}, 0)
+	require.NoError(t, err)
+	info, err := os.Lstat(b.Dir + "/pipe")
+	require.NoError(t, err)
+	require.Equal(t, fs.ModeNamedPipe|0o640, info.Mode())
 }
 
 func TestLocalErrors(t *testing.T) {

@@ -269,6 +269,40 @@ func (s exportStore) Register(srv *grpc.Server) {
 	contentapi.RegisterContentServer(srv, contentserver.New(s.Store))
 }
 
+func TestAClientThatHasTheImageGetsNothing(t *testing.T) {
+	for _, v := range []oci.Variant{oci.OCI, oci.Docker} {
+		b := exportertest.New(t, false)
+		b.File.Had = true
+		resp, err := b.Export(factory(b, v), nil, &exporter.Result{Ref: oneFile(t, b)}, 1)
+		require.NoError(t, err)
+		require.Equal(t, resp[exporter.KeyDigest], b.File.Meta[exporter.KeyDigest], "by which it knows")
+		require.Zero(t, b.File.Len())
+	}
+}
+
+func TestOlderVersionsChangeTheMediaTypes(t *testing.T) {
+	for _, tc := range []struct {
+		variant oci.Variant
+		version compat.Version
+		want    string
+	}{
+		{oci.OCI, compat.V30, ocispec.MediaTypeImageManifest},
+		{oci.OCI, compat.V20, ocispec.MediaTypeImageManifest},
+		{oci.OCI, compat.V10, ocispec.MediaTypeImageManifest},
+		{oci.Docker, compat.V30, ocispec.MediaTypeImageManifest},
+		{oci.Docker, compat.V20, "application/vnd.docker.distribution.manifest.v2+json"},
+		{oci.Docker, compat.V10, "application/vnd.docker.distribution.manifest.v2+json"},
+	} {
+		b := exportertest.New(t, false)
+		inst, err := factory(b, tc.variant).Resolve(nil, tc.version)
+		require.NoError(t, err)
+		_, err = inst.Export(t.Context(), &exporter.Result{Ref: oneFile(t, b)}, b.Env(1))
+		require.NoError(t, err)
+		idx := readJSON[ocispec.Index](t, unpack(t, b.File.Bytes())+"/index.json")
+		require.Equal(t, tc.want, idx.Manifests[0].MediaType)
+	}
+}
+
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	cs, err := local.NewStore(dir)

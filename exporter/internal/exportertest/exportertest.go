@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 
 	"github.com/openbuildkit/buildkit/api/compat"
@@ -46,6 +47,8 @@ type File struct {
 	// Meta is what came with it; Closed and Aborted tell how it ended.
 	Meta            map[string]string
 	Closed, Aborted bool
+	// Had makes the client say that it has the content.
+	Had bool
 }
 
 // Close ends the file.
@@ -66,6 +69,9 @@ func New(t testing.TB, remove bool, services ...session.Attachable) *Bench {
 		0: {Dir: b.Dir, Delete: remove},
 		1: {Open: func(meta map[string]string) (io.WriteCloser, error) {
 			b.File.Meta = meta
+			if b.File.Had {
+				return nil, errdefs.ErrAlreadyExists
+			}
 			return b.File, nil
 		}},
 	})
