@@ -31,9 +31,17 @@ var errAbandoned = errors.New("nobody waits for it any more")
 
 // share runs fn once for all who call it with the same key at the same time.
 func (m *Manager) share(ctx context.Context, key string, acc Access, fn func(context.Context, Access) error) error {
+	return m.shareNoting(ctx, key, acc, func() {}, fn)
+}
+
+// shareNoting is share that says, by calling joined, if the work was under way already.
+func (m *Manager) shareNoting(ctx context.Context, key string, acc Access, joined func(), fn func(context.Context, Access) error) error {
 	for {
-		f, joined := m.join(key, &acc, fn)
-		if !joined {
+		f, began, ok := m.join(key, &acc, fn)
+		if !began {
+			joined()
+		}
+		if !ok {
 			// One that is being given up has to end before the work can begin again.
 			select {
 			case <-f.done:
@@ -53,23 +61,23 @@ func (m *Manager) share(ctx context.Context, key string, acc Access, fn func(con
 }
 
 // join adds a waiter to the work of that key, which begins if it is not under way.
-func (m *Manager) join(key string, acc *Access, fn func(context.Context, Access) error) (f *flight, joined bool) {
+func (m *Manager) join(key string, acc *Access, fn func(context.Context, Access) error) (f *flight, began, joined bool) {
 	m.flightsMu.Lock()
 	defer m.flightsMu.Unlock()
 	if f = m.flights[key]; f != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.left {
-			return f, false
+			return f, false, false
 		}
 		f.waiters = append(f.waiters, acc)
-		return f, true
+		return f, false, true
 	}
 	f = &flight{done: make(chan struct{}), waiters: []*Access{acc}}
 	if !m.begin() {
 		f.err = errors.New("cache is closed")
 		close(f.done)
-		return f, true
+		return f, false, true
 	}
 	ctx, cancel := context.WithCancelCause(m.background)
 	f.cancel = cancel
@@ -84,7 +92,7 @@ func (m *Manager) join(key string, acc *Access, fn func(context.Context, Access)
 		f.err = err
 		close(f.done)
 	}()
-	return f, true
+	return f, true, true
 }
 
 // guard turns a panic into an error: the work is not done by the goroutine of a build.

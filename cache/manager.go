@@ -40,6 +40,8 @@ type Manager struct {
 	blobs   content.Store
 	leases  leases.Manager
 	fetches *semaphore.Weighted
+	// unpacks bounds how many layers are unpacked at a time.
+	unpacks *semaphore.Weighted
 	making  *semaphore.Weighted
 
 	// mu guards what follows and the records. It is never held during I/O.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -70,6 +71,7 @@ func open(ctx context.Context, cfg Config, boot string) (_ *Manager, err error) 
 		index:   map[indexKey]map[string]*record{},
 		flights: map[string]*flight{},
 		fetches: semaphore.NewWeighted(int64(cfg.MaxFetches)),
+		unpacks: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		making:  semaphore.NewWeighted(maxMade),
 	}
 	m.background, m.stop = context.WithCancelCause(context.Background())

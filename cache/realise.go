@@ -2,18 +2,14 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/openbuildkit/buildkit/api/event"
-	"github.com/openbuildkit/buildkit/cache/blob"
-	"github.com/openbuildkit/buildkit/snapshot"
-	"github.com/openbuildkit/buildkit/snapshot/layer"
 )
 
 // here reports whether the tree of a record is on disk.
@@ -25,54 +21,71 @@ func (m *Manager) here(r *record) bool {
 
 // realise makes the tree of a record real, if the request may use it.
 func (m *Manager) realise(ctx context.Context, r *record, acc Access) error {
-	if err := m.makeTree(ctx, r, acc); err != nil {
+	if err := m.makeTree(ctx, r, acc, func() {}); err != nil {
 		return err
 	}
 	// Not before: it may have been made meanwhile with what another request may use.
 	return m.proveChain(ctx, r, acc, false)
 }
 
-// makeTree makes the tree of a record real: blobs of all lazy layers below are fetched at the same
-// time, each is unpacked when its parent is.
-func (m *Manager) makeTree(ctx context.Context, r *record, acc Access) error {
+// makeTree makes the tree of a record real: blobs of all lazy layers below are fetched, the lowest
+// first, each is unpacked when it is here, and they are put together from below. It calls begun when
+// the fetch of the record's own blob has begun, or will not.
+func (m *Manager) makeTree(ctx context.Context, r *record, acc Access, begun func()) error {
 	if m.here(r) {
+		begun()
 		return nil
 	}
-	return m.share(ctx, "tree "+r.id, acc, func(ctx context.Context, acc Access) error {
+	return m.shareNoting(ctx, "tree "+r.id, acc, begun, func(ctx context.Context, acc Access) error {
+		defer begun()
 		if m.here(r) {
 			return nil
 		}
-		return m.unpackOn(ctx, r, acc)
+		return m.unpackOn(ctx, r, acc, begun)
 	})
 }
 
 // unpackOn makes the tree of r on that of its parent.
-func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access) error {
+func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access, begun func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	parent := make(chan error, 1)
 	if r.parent == nil {
 		parent <- nil
 	} else {
+		below := make(chan struct{})
 		go func() {
-			err := m.makeTree(ctx, r.parent, acc)
+			err := m.makeTree(ctx, r.parent, acc, sync.OnceFunc(func() { close(below) }))
 			if err != nil {
 				cancel(err) // the blob is of no use then
 			}
 			parent <- err
 		}()
+		select {
+		case <-below:
+		case <-ctx.Done():
+		}
 	}
-	v, err := m.fetch(ctx, r, acc)
+	begun()
+	err := m.fetchAndUnpack(ctx, r, acc, parent)
 	if err != nil {
 		cancel(err)
+		// Not before the parent has ended: what it makes may be removed otherwise.
+		if parentErr := <-parent; parentErr != nil {
+			return parentErr
+		}
 	}
-	if parentErr := <-parent; parentErr != nil {
-		return parentErr
-	}
+	return err
+}
+
+// fetchAndUnpack makes the tree of r once its parent's is there, of which parent tells; it leaves in
+// parent what it takes from it.
+func (m *Manager) fetchAndUnpack(ctx context.Context, r *record, acc Access, parent chan error) error {
+	v, err := m.fetch(ctx, r, acc)
 	if err != nil {
 		return err
 	}
-	err = m.unpack(ctx, r, v, acc)
+	err = m.unpack(ctx, r, v, acc, parent)
 	if err == nil || ctx.Err() != nil || m.intact(ctx, v) {
 		return err
 	}
@@ -83,7 +96,7 @@ func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access) error {
 	if v, err = m.fetch(ctx, r, acc); err != nil {
 		return err
 	}
-	return m.unpack(ctx, r, v, acc)
+	return m.unpack(ctx, r, v, acc, parent)
 }
 
 // intact reports whether a blob in the content store is what its digest says.
@@ -108,79 +121,6 @@ func (m *Manager) deleteBlob(ctx context.Context, dgst digest.Digest) error {
 	// The file below would be taken for the blob when it is fetched again.
 	if err := m.blobs.Delete(ctx, dgst); err != nil && !errdefs.IsNotFound(err) {
 		return err
-	}
-	return nil
-}
-
-// unpack makes the tree of r from a blob that is here. The parent's tree is.
-func (m *Manager) unpack(ctx context.Context, r *record, v variant, acc Access) (err error) {
-	done := m.progress(acc, v).Step("extracting " + v.Descriptor.Digest.String())
-	defer func() { err = done(err) }()
-	key := activeKey(r.id)
-	if err := m.snapshots.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	if r.parent == nil {
-		err = m.snapshots.Prepare(ctx, key, "")
-	} else {
-		err = m.settle(ctx, r.parent, key)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.snapshots.Remove(context.WithoutCancel(ctx), key))
-			m.tidyLater(false)
-		}
-	}()
-	if err := m.apply(ctx, r, v, key); err != nil {
-		return fmt.Errorf("extract layer %s: %w", v.Descriptor.Digest, err)
-	}
-	if err := m.snapshots.Commit(ctx, r.id, key); err != nil {
-		return fmt.Errorf("extract layer %s: %w", v.Descriptor.Digest, err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r.state.Tree = settled
-	r.state.Boot = m.boot
-	r.size = -1
-	r.writes++
-	m.put(r)
-	m.syncLater()
-	return nil
-}
-
-// apply unpacks a blob into an active snapshot and verifies what it unpacks to.
-func (m *Manager) apply(ctx context.Context, r *record, v variant, key string) (err error) {
-	dir, release, err := snapshot.MountTemp(m.snapshots.Mountable(ctx, key, false, nil))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, release()) }()
-	ra, err := m.content.ReaderAt(ctx, v.Descriptor)
-	if err != nil {
-		return err
-	}
-	defer ra.Close()
-	d, err := blob.NewDecompressor(content.NewReader(ra))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	digester := digest.SHA256.Digester()
-	archive := io.TeeReader(d, digester.Hash())
-	if _, err := layer.Apply(ctx, dir, archive); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, archive); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	want := r.state.DiffID
-	m.mu.Unlock()
-	if got := digester.Digest(); got != want {
-		return fmt.Errorf("%w: it unpacks to %s, the image says %s", errdefs.ErrFailedPrecondition, got, want)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
+	"github.com/openbuildkit/buildkit/snapshot/layer"
 	"github.com/openbuildkit/buildkit/snapshot/native"
 	"github.com/openbuildkit/buildkit/snapshot/overlay"
 )
@@ -55,6 +56,21 @@ type Driver interface {
 	Parents() (committed, active map[string]string)
 	// Close ends the use. Nothing may be called any more.
 	Close() error
+}
+
+// Detacher is a Driver that takes a layer before there is a tree that it stands on.
+type Detacher interface {
+	// PrepareDetached makes an active snapshot that has no parent yet, and returns the upper folder
+	// of overlayfs, empty, that is to be filled, and where overlayfs keeps its marks.
+	PrepareDetached(ctx context.Context, key string) (dir string, xattrs layer.XattrPrefix, err error)
+	// CommitOn turns that snapshot into the committed one name on the committed one parent.
+	CommitOn(ctx context.Context, name, key, parent string) error
+}
+
+// Detacher returns the Driver as one that takes layers before their parents, nil if it does not.
+func (s *Store) Detacher() Detacher {
+	d, _ := s.Driver.(Detacher)
+	return d
 }
 
 // Store is the snapshots of one folder.

@@ -39,6 +39,11 @@ func (e *EntryError) Unwrap() error { return e.Err }
 // upper folder. An entry that cannot be made is an *EntryError. What has been unpacked until then
 // stays.
 func Apply(ctx context.Context, root string, r io.Reader) (int64, error) {
+	return apply(ctx, root, r, nil)
+}
+
+// apply is Apply, or ApplyDetached with what is different there.
+func apply(ctx context.Context, root string, r io.Reader, detached *detachedUpper) (int64, error) {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: root, Err: err}
@@ -48,6 +53,11 @@ func Apply(ctx context.Context, root string, r io.Reader) (int64, error) {
 		copyBuf: make([]byte, 128<<10),
 		seed:    maphash.MakeSeed(),
 		written: map[uint64]struct{}{},
+		alone:   detached,
+	}
+	if detached != nil {
+		a.plain = true
+		a.made = func(dir string) { detached.implied[dir] = false }
 	}
 	defer a.close()
 	tr := tar.NewReader(bufio.NewReaderSize(r, 128<<10))
@@ -77,6 +87,8 @@ type applier struct {
 	// written has the hash of every path of this layer, for opaque folders.
 	seed    maphash.Seed
 	written map[uint64]struct{}
+	// alone is set if the tree below is not here.
+	alone *detachedUpper
 }
 
 type dirTime struct {
@@ -109,6 +121,9 @@ func (a *applier) entry(hdr *tar.Header, content io.Reader) error {
 		return a.rootMetadata(hdr)
 	}
 	parent, err := a.parent(clean(dir))
+	if a.alone != nil {
+		err = a.alone.need(clean(dir), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -133,12 +148,17 @@ func (a *applier) rootMetadata(hdr *tar.Header) error {
 		return err
 	}
 	defer unix.Close(f)
+	if a.alone != nil {
+		a.alone.hasRoot = true
+	}
 	a.dirTimes = append(a.dirTimes, dirTime{".", hdr.ModTime})
 	return metadata(f, ".", hdr)
 }
 
 // make makes the entry in the folder parent.
 func (a *applier) make(parent int, name, base string, hdr *tar.Header, content io.Reader) error {
+	// What hides a file below has to hide it still when it becomes a folder.
+	hides := a.alone != nil && hdr.Typeflag == tar.TypeDir && isWhiteoutAt(parent, base)
 	if err := a.clear(parent, base, hdr.Typeflag); err != nil {
 		return err
 	}
@@ -149,6 +169,14 @@ func (a *applier) make(parent int, name, base string, hdr *tar.Header, content i
 			return err
 		}
 		a.dirTimes = append(a.dirTimes, dirTime{name, hdr.ModTime})
+		if a.alone != nil {
+			delete(a.alone.implied, name)
+		}
+		if hides {
+			if err := a.alone.xattrs.SetOpaque(procPath(parent, base)); err != nil {
+				return err
+			}
+		}
 	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // archives with TypeRegA exist
 		return a.file(parent, base, hdr, content)
 	case tar.TypeLink:
@@ -218,9 +246,15 @@ func (a *applier) link(parent int, base, target string) error {
 	}
 	d, err := a.openDir(clean(dir))
 	if err != nil {
+		if a.alone != nil {
+			err = a.alone.explain(err)
+		}
 		return fmt.Errorf("hard link to %q: %w", target, err)
 	}
 	defer unix.Close(d)
+	if a.alone != nil && (isWhiteoutAt(d, name) || unix.Faccessat(d, name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != nil) {
+		return fmt.Errorf("hard link to %q: %w", target, ErrNeedsParent)
+	}
 	if err := unix.Linkat(d, name, parent, base, 0); err != nil {
 		return fmt.Errorf("hard link to %q: %w", target, err)
 	}
@@ -315,6 +349,9 @@ func (a *applier) setDirTimes() error {
 func (a *applier) whiteout(dir, base string) error {
 	a.forget()
 	if base == opaqueName {
+		if a.alone != nil {
+			return a.alone.opaque(a, dir)
+		}
 		return a.opaque(dir)
 	}
 	name := strings.TrimPrefix(base, whiteoutPrefix)
@@ -323,6 +360,9 @@ func (a *applier) whiteout(dir, base string) error {
 	}
 	if name == "" || name == "." || name == ".." {
 		return errors.New("invalid name of a removed file")
+	}
+	if a.alone != nil {
+		return a.alone.remove(a, dir, name)
 	}
 	fd, err := a.openDir(dir)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {

@@ -20,6 +20,10 @@ type tree struct {
 	// together.
 	dir     int
 	dirName string
+	// plain refuses to follow symbolic links.
+	plain bool
+	// made, if not nil, is told every folder that parent makes.
+	made func(name string)
 }
 
 func (t *tree) close() {
@@ -37,10 +41,14 @@ func (t *tree) forget() {
 
 // openDir opens an existing folder. The caller closes it.
 func (t *tree) openDir(name string) (int, error) {
-	return unix.Openat2(t.root, name, &unix.OpenHow{
+	how := &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	}
+	if t.plain {
+		how.Resolve |= unix.RESOLVE_NO_SYMLINKS
+	}
+	return unix.Openat2(t.root, name, how)
 }
 
 // openNoFollow opens an existing folder if its last part is not a symbolic link.
@@ -96,7 +104,7 @@ func (t *tree) mkdirParts(name string) (link string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("open folder %q: %w", done, err)
 		}
-		link, err := t.mkdirPart(dir, part)
+		link, err := t.mkdirPart(dir, part, path.Join(done, part))
 		unix.Close(dir)
 		if err != nil {
 			return "", fmt.Errorf("make folder %q: %w", path.Join(done, part), err)
@@ -112,9 +120,12 @@ func (t *tree) mkdirParts(name string) (link string, err error) {
 	return "", nil
 }
 
-func (t *tree) mkdirPart(dir int, part string) (link string, err error) {
+func (t *tree) mkdirPart(dir int, part, name string) (link string, err error) {
 	err = unix.Mkdirat(dir, part, 0o755)
 	if err == nil {
+		if t.made != nil {
+			t.made(name)
+		}
 		return "", unix.Fchmodat(dir, part, 0o755, 0)
 	}
 	if !errors.Is(err, unix.EEXIST) {

@@ -227,6 +227,35 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
 	return nil
 }
 
+// PrepareDetached makes an active snapshot that CommitOn gives a parent to, and returns its upper
+// folder, empty.
+func (s *Snapshotter) PrepareDetached(ctx context.Context, key string) (dir string, xattrs layer.XattrPrefix, err error) {
+	if err := s.prepare(ctx, key, nil); err != nil {
+		return "", "", err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.nodes[key].dir, s.xattrs, nil
+}
+
+// CommitOn is Commit of a snapshot that PrepareDetached has made, on the committed one parent.
+func (s *Snapshotter) CommitOn(ctx context.Context, name, key, parent string) error {
+	base, err := s.base(ctx, parent)
+	if err != nil {
+		return err
+	}
+	if err := s.inner.Commit(ctx, name, key, snapshots.WithParent(base.nameOrEmpty())); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := *s.nodes[key]
+	n.name, n.active, n.parent = name, false, base
+	delete(s.nodes, key)
+	s.nodes[name] = &n
+	return nil
+}
+
 func (s *Snapshotter) renamed(name, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
