@@ -52,6 +52,7 @@ func newOptions(flags *pflag.FlagSet, host config.Host) *options {
 	o.addLog()
 	o.addServer()
 	o.addOCI()
+	o.addAbsent()
 	return o
 }
 
@@ -101,7 +102,7 @@ func (o *options) addOCI() {
 	worker := func(c *config.Config) *config.OCI { return &c.Workers.OCI }
 	o.switches("oci-worker", "enable oci workers (true/false/auto)", func(c *config.Config) *config.Switch { return &worker(c).Enabled })
 	labels := o.flags.StringArray("oci-worker-labels", nil, "user-specific annotation labels (com.example.foo=bar)")
-	o.overlay("oci-worker-labels", "", func(c *config.Config) error { return setLabels(worker(c), *labels) })
+	o.overlay("oci-worker-labels", "", func(c *config.Config) error { return setLabels(&worker(c).Worker, *labels) })
 	o.string("oci-worker-snapshotter", config.DefaultSnapshotter, "name of snapshotter (overlayfs, native)", func(c *config.Config) *string { return &worker(c).Snapshotter })
 	o.strings("oci-worker-platform", nil, "override supported platforms for worker", func(c *config.Config) *[]string { return &worker(c).Platforms })
 	o.string("oci-worker-net", config.DefaultNetworkMode, "worker network type (auto, bridge, cni or host)", func(c *config.Config) *string { return &worker(c).Mode })
@@ -213,7 +214,7 @@ func lookupGroup(group string) (*int, error) {
 }
 
 // setLabels lays labels, each key=value, over those of the file.
-func setLabels(worker *config.OCI, labels []string) error {
+func setLabels(worker *config.Worker, labels []string) error {
 	if worker.Labels == nil {
 		worker.Labels = map[string]string{}
 	}

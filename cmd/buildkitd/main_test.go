@@ -232,3 +232,29 @@ func TestAMistakeInTheFileIsShown(t *testing.T) {
 	require.Equal(t, "buildkitd: toml: array is incomplete\nfailed to parse config "+path+":2:9\n1| debug = true\n2| root = [\n |         ~ array is incomplete\n", out.String())
 	require.Error(t, errors.Unwrap(err))
 }
+
+func TestFlagsOfAbsentFeaturesAreRead(t *testing.T) {
+	cfg, _, err := parse(t, nil, "--config="+writeConfig(t, ""), "--proxy-network=false", "--cdi-disabled", "--cdi-spec-dir=/a", "--cdi-spec-dir=/b",
+		"--containerd-worker=false", "--containerd-worker-addr=/run/c.sock", "--containerd-worker-labels=a=b",
+		"--containerd-worker-gc=false", "--containerd-worker-gc-keepstorage=1,2,3", "--containerd-worker-net=host",
+		"--containerd-worker-platform=linux/arm64", "--oci-worker-proxy-snapshotter-path=/p", "--save-cache-debug=false")
+	require.NoError(t, err)
+	require.True(t, *cfg.CDI.Disabled)
+	require.Equal(t, []string{"/a", "/b"}, cfg.CDI.SpecDirs)
+	require.Equal(t, "/p", cfg.Workers.OCI.ProxySnapshotterPath)
+	require.Empty(t, cfg.Workers.OCI.Labels)
+	c := cfg.Workers.Containerd
+	require.Equal(t, config.Off, c.Enabled)
+	require.Equal(t, "/run/c.sock", c.Address)
+	require.Equal(t, map[string]string{"a": "b"}, c.Labels)
+	require.False(t, *c.GC.Enabled)
+	require.Equal(t, int64(3_000_000), c.MaxUsedSpace.Bytes)
+	require.Equal(t, "host", c.Mode)
+	require.Equal(t, []string{"linux/arm64"}, c.Platforms)
+
+	cfg, _, err = parse(t, nil, "--config="+writeConfig(t, ""), "--proxy-network")
+	require.NoError(t, err)
+	require.True(t, cfg.ProxyNetwork, "which is refused later")
+	_, _, err = parse(t, nil, "--config="+writeConfig(t, ""), "--save-cache-debug")
+	require.EqualError(t, err, "--save-cache-debug is not supported")
+}

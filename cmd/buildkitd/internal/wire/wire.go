@@ -37,6 +37,7 @@ func Run(ctx context.Context, cfg *config.Config, opt Options) error {
 	if err := check(cfg); err != nil {
 		return err
 	}
+	setUpCgroups(ctx)
 	// Clients that come from here on wait until the daemon serves.
 	open, err := listen(cfg.GRPC)
 	if err != nil {
