@@ -4,7 +4,7 @@
 #
 # The last stage, daemon, is the default; --opt target=rootless gives one for an unprivileged user,
 # target=binaries only the two programs,
-# and target=frontend the Dockerfile frontend as an image.
+# and target=frontend the Dockerfile frontend as an image. How to run it: docs/running/container.md
 
 ARG GO_IMAGE=golang:1.26-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
@@ -12,6 +12,7 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 # Compiled on the machine that builds, for whatever platform is asked for.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
 WORKDIR /src
+ARG GOPROXY=https://proxy.golang.org,direct
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 ARG TARGETOS
@@ -64,5 +65,7 @@ VOLUME /home/user/.local/share/buildkit
 ENTRYPOINT ["rootlesskit", "buildkitd"]
 
 FROM runtime AS daemon
+# With cgroups of version 2 only a group without processes can have limited ones below it.
+ENV BUILDKIT_SETUP_CGROUPV2_ROOT=1
 VOLUME /var/lib/buildkit
 ENTRYPOINT ["buildkitd"]

@@ -6,7 +6,7 @@ PREFIX   ?= /usr/local
 CACHE    := $(CURDIR)/.cache
 MODULE   := github.com/openbuildkit/buildkit
 VERSION  ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo v0.0.0+unknown)
-REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD -- 2>/dev/null || echo .m)
+REVISION ?= $(shell r=$$(git rev-parse HEAD 2>/dev/null) && { git diff --quiet HEAD -- || r=$$r.m; echo $$r; })
 
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS    := -s -w \
@@ -19,6 +19,10 @@ INTEGRATION := ./cmd/... ./examples/... ./hack/...
 UNIT         = $(shell $(GO) list ./... | grep -Ev '^$(MODULE)/(cmd|examples|hack)(/|$$)')
 # Where goroutines meet: these also run under the race detector in `make test`.
 CONCURRENT  := $(foreach dir,cache client session snapshot solver worker,$(if $(wildcard $(dir)),./$(dir)/...))
+
+# What `make image` writes, and more arguments for its build, such as --opt=target=rootless.
+IMAGE      ?= bin/buildkit.tar
+IMAGEFLAGS ?=
 
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
@@ -56,8 +60,8 @@ install: build ## Install both programs below PREFIX (/usr/local) and DESTDIR
 .PHONY: image
 image: build ## Build the daemon's image with the daemon at BUILDKIT_HOST, into bin/buildkit.tar
 	bin/buildctl build --frontend=dockerfile.v0 --local=context=. --local=dockerfile=. \
-		--opt=build-arg:VERSION=$(VERSION) --opt=build-arg:REVISION=$(REVISION) \
-		--output=type=docker,name=buildkit:$(subst +,-,$(VERSION)),dest=bin/buildkit.tar
+		--opt=build-arg:VERSION=$(VERSION) --opt=build-arg:REVISION=$(REVISION) $(IMAGEFLAGS) \
+		--output=type=docker,name=buildkit:$(subst +,-,$(VERSION)),dest=$(IMAGE)
 
 .PHONY: cross
 cross: ## Compile the client for the other systems it runs on

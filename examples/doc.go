@@ -1,3 +1,4 @@
 // Package examples holds things to build; each folder has a Dockerfile and says in it what it
-// shows. `make quickstart` builds hello with a daemon of its own.
+// shows: hello, stages and a cache mount; compile, a compiler in a container; platforms, one image for
+// several processors, sent to a registry. `make quickstart` builds hello with a daemon of its own.
 package examples

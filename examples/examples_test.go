@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/hack/harness"
@@ -49,6 +52,39 @@ func TestCompileGivesAProgramThatRunsHere(t *testing.T) {
 	daemon.Build(t, "compile", "--output=type=local,dest="+out)
 	require.Equal(t, "2\n3\n5\n", run(t, filepath.Join(out, "primes"), "3"))
 	require.Empty(t, daemon.Build(t, "compile", "--output=type=local,dest="+out).Executed())
+	daemon.RequireIdle(t)
+}
+
+func TestPlatformsGivesOneImageForAll(t *testing.T) {
+	registry := harness.StartRegistry(t)
+	registry.PushGo(t)
+	daemon := harness.StartDaemon(t, harness.DaemonOptions{Registry: registry})
+	all := []string{"--opt=build-arg:GO_IMAGE=golang", "--opt=platform=linux/amd64,linux/arm64,linux/arm/v7"}
+	reference := registry.Host + "/where:latest"
+	daemon.Build(t, "platforms", append(all, "--output=type=image,push=true,name="+reference)...)
+
+	ref, err := name.ParseReference(reference)
+	require.NoError(t, err)
+	index, err := remote.Index(ref)
+	require.NoError(t, err)
+	require.NoError(t, validate.Index(index))
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	var platforms []string
+	for _, m := range manifest.Manifests {
+		platforms = append(platforms, m.Platform.String())
+	}
+	require.Equal(t, []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}, platforms)
+
+	// The host runs what is foreign with the emulators that the tests have.
+	out := t.TempDir()
+	second := daemon.Build(t, "platforms", append(all, "--output=type=local,dest="+out)...)
+	require.Empty(t, second.Executed())
+	for folder, want := range map[string]string{
+		"linux_amd64": "linux/amd64\n", "linux_arm64": "linux/arm64\n", "linux_arm_v7": "linux/arm\n",
+	} {
+		require.Equal(t, want, run(t, filepath.Join(out, folder, "where")))
+	}
 	daemon.RequireIdle(t)
 }
 

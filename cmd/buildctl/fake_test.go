@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
+	"time"
 
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -52,12 +56,37 @@ func (d *fakeDaemon) DiskUsage(_ context.Context, req *controlpb.DiskUsageReques
 	return &controlpb.DiskUsageResponse{Record: d.records()}, nil
 }
 
+// Prune frees every record, none if there is a filter, and tells the request to the filter "echo".
 func (d *fakeDaemon) Prune(req *controlpb.PruneRequest, s controlpb.Control_PruneServer) error {
+	if slices.Equal(req.Filter, []string{"echo"}) {
+		return s.Send(&controlpb.UsageRecord{Description: fmt.Sprintf("all=%v duration=%v max=%d reserved=%d free=%d",
+			req.All, time.Duration(req.KeepDuration), req.MaxUsedSpace, req.ReservedSpace, req.MinFreeSpace)})
+	}
 	if len(req.Filter) > 0 {
 		return nil
 	}
 	for _, r := range d.records() {
 		if err := s.Send(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ListenBuildHistory tells of one build that runs, and of one that has failed.
+func (d *fakeDaemon) ListenBuildHistory(req *controlpb.BuildHistoryRequest, s controlpb.Control_ListenBuildHistoryServer) error {
+	events := []*controlpb.BuildHistoryEvent{
+		{Type: controlpb.BuildHistoryEventType_STARTED, Record: &controlpb.BuildHistoryRecord{Ref: "running"}},
+		{Type: controlpb.BuildHistoryEventType_COMPLETE, Record: &controlpb.BuildHistoryRecord{
+			Ref: "failed", Error: &spb.Status{Message: "no luck"}, NumCachedSteps: 1, NumTotalSteps: 3, NumWarnings: 2,
+			Logs: &controlpb.Descriptor{MediaType: "logs/type", Digest: "sha256:l", Size: 2048},
+		}},
+	}
+	for _, e := range events {
+		if req.Ref != "" && req.Ref != e.Record.Ref || req.ActiveOnly && e.Type == controlpb.BuildHistoryEventType_COMPLETE {
+			continue
+		}
+		if err := s.Send(e); err != nil {
 			return err
 		}
 	}
@@ -82,6 +111,9 @@ func (d *fakeDaemon) Solve(ctx context.Context, req *controlpb.SolveRequest) (*c
 		}
 		if len(req.Exporters) > 0 {
 			resp["exporter"] = req.Exporters[0].Type
+		}
+		if req.ProxyNetwork {
+			resp["proxy"] = "true"
 		}
 		return &controlpb.SolveResponse{ExporterResponse: resp}, nil
 	case <-ctx.Done():

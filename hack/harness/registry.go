@@ -2,10 +2,13 @@ package harness
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,13 +107,51 @@ func (r *Registry) PushPlatforms(tb testing.TB) {
 	r.Push(tb, "library/platforms:latest", index)
 }
 
-// PushDebian sends a Debian with a C compiler as debian. The first call in a source tree makes it,
-// which takes a minute or two.
-func (r *Registry) PushDebian(tb testing.TB) {
+// PushDebian sends a Debian with a C compiler as debian, and returns it. The first call in a source
+// tree makes it, which takes a minute or two.
+func (r *Registry) PushDebian(tb testing.TB) v1.Image {
 	tb.Helper()
 	image, err := testimage.Debian(tb.Context(), filepath.Join(CacheDir(tb), "testimage"))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	r.Push(tb, "library/debian:latest", image)
+	return image
+}
+
+// PushGo sends a Debian with the Go toolchain of the test as golang, and what PushDebian does.
+func (r *Registry) PushGo(tb testing.TB) {
+	tb.Helper()
+	image, err := testimage.Go(r.PushDebian(tb), goEnv(tb, "GOROOT"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r.Push(tb, "library/golang:latest", image)
+}
+
+// goEnv returns a setting of the go command in the source tree.
+func goEnv(tb testing.TB, name string) string {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), "go", "env", name)
+	cmd.Dir = Root(tb)
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("go env %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// ServeModules serves the modules that the source tree needs, as a proxy for the go command does,
+// and returns the address. It ends with the test.
+func ServeModules(tb testing.TB) string {
+	tb.Helper()
+	download := exec.CommandContext(tb.Context(), "go", "mod", "download")
+	download.Dir = Root(tb)
+	if out, err := download.CombinedOutput(); err != nil {
+		tb.Fatalf("go mod download: %v\n%s", err, out)
+	}
+	// The module cache keeps what it downloaded in the form of the protocol.
+	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(goEnv(tb, "GOMODCACHE"), "cache", "download"))))
+	tb.Cleanup(server.Close)
+	return server.URL
 }
