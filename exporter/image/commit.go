@@ -254,12 +254,31 @@ func (c *commit) index(ctx context.Context, parts []*part) (ocispec.Descriptor, 
 	return desc, done(c.write(ctx, desc, data, manifests))
 }
 
-// write stores a document, with labels that keep what it refers to.
+// write stores a document, with labels that keep what it refers to. It may be here already, without
+// them.
 func (c *commit) write(ctx context.Context, desc ocispec.Descriptor, data []byte, children []ocispec.Descriptor) error {
 	labels := map[string]string{}
 	for i, d := range children {
 		labels[fmt.Sprintf("containerd.io/gc.ref.content.%d", i)] = d.Digest.String()
 	}
-	return content.WriteBlob(ctx, c.store.Content, "export-"+desc.Digest.String(), bytes.NewReader(data), desc,
+	err := content.WriteBlob(ctx, c.store.Content, "export-"+desc.Digest.String(), bytes.NewReader(data), desc,
 		content.WithLabels(labels))
+	if err != nil {
+		return err
+	}
+	info, err := c.store.Content.Info(ctx, desc.Digest)
+	if err != nil {
+		return err
+	}
+	var fields []string
+	for k, v := range labels {
+		if info.Labels[k] != v {
+			fields = append(fields, "labels."+k)
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	_, err = c.store.Content.Update(ctx, content.Info{Digest: desc.Digest, Labels: labels}, fields...)
+	return err
 }

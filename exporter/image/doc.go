@@ -11,11 +11,14 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/openbuildkit/buildkit/cache"
@@ -37,15 +40,36 @@ type Blobs interface {
 	FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc cache.Access) error
 }
 
-// labelTemporary marks the leases of exports that are under way; see the prune of the daemon.
-const labelTemporary = "buildkit/lease.temporary"
+const (
+	// labelTemporary marks leases of work that is under way; see the prune of the daemon.
+	labelTemporary = "buildkit/lease.temporary"
+	// leasePrefix begins the ids of the leases of exports.
+	leasePrefix = "export-"
+	// leaseTime is beyond what any export takes. What an earlier daemon left goes with Recover.
+	leaseTime = 24 * time.Hour
+)
 
 // lease makes a lease for what is written and returns its id and the function that ends it.
 func (s *Store) lease(ctx context.Context) (id string, release func(), err error) {
-	l, err := s.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime),
-		leases.WithLabel(labelTemporary, ""))
+	l, err := s.Leases.Create(ctx, leases.WithID(leasePrefix+rand.Text()), leases.WithExpiration(leaseTime),
+		leases.WithLabel(labelTemporary, time.Now().UTC().Format(time.RFC3339Nano))) // empty labels are not kept
 	if err != nil {
 		return "", nil, fmt.Errorf("lease for an export: %w", err)
 	}
 	return l.ID, func() { _ = s.Leases.Delete(context.WithoutCancel(ctx), l) }, nil
+}
+
+// Recover gives up images that were being made when an earlier daemon ended. It is called before the
+// first export.
+func (s *Store) Recover(ctx context.Context) error {
+	all, err := s.Leases.List(ctx, "id~=^"+leasePrefix)
+	if err != nil {
+		return fmt.Errorf("leases of earlier exports: %w", err)
+	}
+	for _, l := range all {
+		if err := s.Leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("lease %s of an earlier export: %w", l.ID, err)
+		}
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -43,6 +44,25 @@ func TestImageWithoutPush(t *testing.T) {
 		_, err = b.Export(factory(b), attrs, &exporter.Result{}, 0)
 		require.NoError(t, err, "a name matters only where it is used")
 	}
+}
+
+func TestWhatAnEarlierDaemonWasMakingIsGivenUp(t *testing.T) {
+	b := exportertest.New(t, false)
+	store := &image.Store{Content: b.Cache.Content(), Leases: b.Cache.Leases(), Blobs: b.Cache}
+	opt, err := image.ParseOptions(nil, compat.Current)
+	require.NoError(t, err)
+	_, err = store.Commit(t.Context(), &exporter.Result{}, opt, b.Env(0))
+	require.NoError(t, err)
+	others, err := b.Cache.Leases().Create(t.Context(), leases.WithID("theirs"))
+	require.NoError(t, err)
+	all, err := b.Cache.Leases().List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.NoError(t, store.Recover(t.Context()))
+	all, err = b.Cache.Leases().List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, others.ID, all[0].ID)
 }
 
 func TestImagePush(t *testing.T) {

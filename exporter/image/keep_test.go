@@ -3,6 +3,7 @@
 package image_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -205,6 +206,29 @@ func TestWhatIsKeptIsWholeUnlessAskedOtherwise(t *testing.T) {
 	_, src = c.keep(b, map[string]string{"name": "a:1", "unsafe-internal-store-allow-incomplete": "true"}, res)
 	require.ErrorIs(t, whole(c), errdefs.ErrNotFound)
 	require.Zero(t, src.fetched.Load())
+}
+
+func TestAManifestThatIsHereAlreadyKeepsItsLayers(t *testing.T) {
+	b, c := exportertest.New(t, false), startContainerd(t)
+	attrs := map[string]string{"name": "a:1", "source-date-epoch": "1767225600"}
+	res := &exporter.Result{Ref: oneFile(t, b)}
+	resp, _ := c.keep(b, attrs, res)
+	img, err := c.images.Get(c.ctx(), "a:1")
+	require.NoError(t, err)
+	manifest, err := content.ReadBlob(c.ctx(), c.content, img.Target)
+	require.NoError(t, err)
+
+	other := startContainerd(t)
+	require.NoError(t, content.WriteBlob(other.ctx(), other.content, "pulled", bytes.NewReader(manifest), img.Target))
+	again, _ := other.keep(b, attrs, res)
+	require.Equal(t, resp[exporter.KeyDigest], again[exporter.KeyDigest])
+	children, err := images.Children(other.ctx(), other.content, img.Target)
+	require.NoError(t, err)
+	require.Len(t, children, 2)
+	for _, child := range children {
+		_, err := other.content.Info(other.ctx(), child.Digest)
+		require.NoError(t, err, child.MediaType)
+	}
 }
 
 func TestTheImageOfThisMachineIsUnpacked(t *testing.T) {

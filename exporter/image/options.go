@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/distribution/reference"
 
@@ -13,9 +12,6 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 )
-
-// leaseTime is how long the content of an export outlives a daemon that was killed in it.
-const leaseTime = time.Hour
 
 // Options says what image is wanted. The zero value is an OCI image with gzip layers.
 type Options struct {

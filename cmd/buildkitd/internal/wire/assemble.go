@@ -7,7 +7,6 @@ import (
 	"github.com/containerd/log"
 
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
-	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/control"
@@ -56,12 +55,16 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	collector := newCollector(storage, policies)
 	d.background = append(d.background, collector.run)
 
+	images := &image.Store{Content: w.Cache.Content(), Leases: w.Cache.Leases(), Blobs: w.Cache}
+	if err := images.Recover(ctx); err != nil {
+		return err
+	}
 	s := solver.New(solver.Config{
 		Worker:       w,
 		Sessions:     sessions,
 		Keys:         keys,
 		Frontends:    newFrontends(cfg.Frontends),
-		Exporters:    newExporters(w.Cache, sessions, registries),
+		Exporters:    newExporters(images, sessions, registries),
 		Entitlements: cfg.Entitlements,
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
 	})
@@ -84,8 +87,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	return nil
 }
 
-func newExporters(trees *cache.Manager, sessions *session.Manager, registries *registry.Client) exporter.Registry {
-	images := &image.Store{Content: trees.Content(), Leases: trees.Leases(), Blobs: trees}
+func newExporters(images *image.Store, sessions *session.Manager, registries *registry.Client) exporter.Registry {
 	return exporter.Registry{
 		image.Type:         image.New(images, registries),
 		local.Type:         local.New(sessions),

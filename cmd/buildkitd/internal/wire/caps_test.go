@@ -8,6 +8,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+	"github.com/openbuildkit/buildkit/exporter/image"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
@@ -56,7 +57,7 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 		require.Equal(t, err == nil, caps[id], "%s: %v", id, err)
 	}
 
-	exporters := newExporters(w.Cache, sessions, nil)
+	exporters := newExporters(&image.Store{}, sessions, nil)
 	require.True(t, caps[pb.CapExporterImageAnnotations])
 	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"}, compat.Current)
 	require.Error(t, err, "annotations are read")
