@@ -14,7 +14,7 @@ test="$quickstart
 	gcc libc6-dev
 	protobuf-compiler libprotobuf-dev
 	docker-registry containerd crun mmdebstrap fuse-overlayfs skopeo umoci
-	git openssh-client e2fsprogs mount iproute2 xz-utils bzip2 zstd tar
+	isal pigz git openssh-client e2fsprogs mount iproute2 xz-utils bzip2 zstd tar
 	qemu-user-static"
 # Emulators that the tests run programs of other platforms with.
 emulators="aarch64 arm riscv64 ppc64le s390x"

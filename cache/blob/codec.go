@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -87,7 +86,8 @@ func ArchiveSize(r io.ReaderAt, size int64) int64 {
 const maxZstdWindow = 128 << 20
 
 // NewDecompressor returns the uncompressed form of r. The form is recognised by its first bytes,
-// whatever the media type says. Close frees memory and leaves r open.
+// whatever the media type says. Close must be called: it frees memory, and ends the process that may
+// do the work. It leaves r open, and nothing reads r afterwards.
 func NewDecompressor(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	magic, err := br.Peek(4)
@@ -96,7 +96,7 @@ func NewDecompressor(r io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(br)
+		return newGunzip(br)
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
 		d, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {

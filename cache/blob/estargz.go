@@ -133,7 +133,7 @@ type members struct {
 
 func newMembers(w io.Writer, level int, tap hash.Hash) *members {
 	m := &members{w: w, level: level}
-	m.ordered = newOrdered(tap, func(b *block) error {
+	m.ordered = newOrdered(ahead(), tap, func(b *block) error {
 		m.begins = append(m.begins, m.offset)
 		n, err := w.Write(b.out.Bytes())
 		m.offset += int64(n)

@@ -88,7 +88,7 @@ func newGzipWriter(w io.Writer, level int, tap hash.Hash) *gzipWriter {
 	z := &gzipWriter{w: w}
 	begun := false
 	z.splitter = splitter{
-		ordered: newOrdered(tap, func(b *block) error {
+		ordered: newOrdered(ahead(), tap, func(b *block) error {
 			if !begun {
 				begun = true
 				if _, err := w.Write(gzipHeader); err != nil {

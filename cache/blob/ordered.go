@@ -13,8 +13,15 @@ import (
 // blockSize is where input is cut. It decides the bytes of gzip layers: see gzip.go.
 const blockSize = 1 << 20
 
-// maxAhead bounds how many blocks of one layer are in memory, whatever the number of cores.
-const maxAhead = 16
+// maxAhead bounds how many blocks of one layer wait in memory, whatever the number of cores;
+// fewAhead is enough where they are only passed on.
+const (
+	maxAhead = 16
+	fewAhead = 4
+)
+
+// ahead returns how many blocks are worked on beside each other.
+func ahead() int { return min(2*runtime.GOMAXPROCS(0), maxAhead) }
 
 // block is a piece of the input of a layer and what became of it.
 type block struct {
@@ -54,8 +61,7 @@ type ordered struct {
 }
 
 // newOrdered starts goroutines that end with close. Emit is called by one of them.
-func newOrdered(tap hash.Hash, emit func(*block) error) *ordered {
-	ahead := min(2*runtime.GOMAXPROCS(0), maxAhead)
+func newOrdered(ahead int, tap hash.Hash, emit func(*block) error) *ordered {
 	o := &ordered{emit: emit, tap: tap, queue: make(chan *block, ahead)}
 	if tap != nil {
 		o.tapping = make(chan *block, ahead)
@@ -195,7 +201,7 @@ func (s *splitter) end() error {
 type plain struct{ splitter }
 
 func newPlain(w io.Writer) *plain {
-	return &plain{splitter{ordered: newOrdered(nil, func(b *block) error {
+	return &plain{splitter{ordered: newOrdered(fewAhead, nil, func(b *block) error {
 		_, err := w.Write(b.in)
 		return err
 	})}}
