@@ -46,12 +46,11 @@ func (i *instance) access(ctx context.Context) (_ *access, err error) {
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, err
 	}
-	auth, err := i.authorization(ctx)
-	if err != nil {
+	if err := i.authorize(ctx); err != nil {
 		return nil, err
 	}
 	file := filepath.Join(dir, "config")
-	if err := os.WriteFile(file, []byte(config(auth)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config(i.auth)), 0o600); err != nil {
 		return nil, err
 	}
 	a.command = command{scope: i.env.Scope, umask: umask, env: []string{
@@ -116,6 +115,16 @@ func config(auth *header) string {
 var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 func quote(s string) string { return quoter.Replace(s) }
+
+// authorize finds the credentials that the build has for the remote, if it did not before.
+func (i *instance) authorize(ctx context.Context) (err error) {
+	if i.authorized {
+		return nil
+	}
+	i.auth, err = i.authorization(ctx)
+	i.authorized = err == nil
+	return err
+}
 
 // authorization returns the header for the remote; nil if there are no credentials.
 func (i *instance) authorization(ctx context.Context) (*header, error) {

@@ -74,6 +74,52 @@ func TestCredentials(t *testing.T) {
 	require.ErrorContains(t, err, "could not read Username")
 }
 
+// A commit is no secret: who knows it and has not the credentials gets nothing that was fetched
+// with them, and a remote that claims to have it has to show it.
+func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
+	root := t.TempDir()
+	r := newRepo(t, root, "r")
+	commit := r.head()
+	s := serve(t, root)
+	s.mu.Lock()
+	s.auth = "right"
+	s.mu.Unlock()
+	b := newBench(t, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "right"}))
+	nobody := join(t, b.src.cfg.Sessions)
+	liar := join(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "wrong"}))
+	mine := b.must(s.url("r"), commit, nil)
+	require.Equal(t, mine.key, b.must(s.url("r"), commit, nil).key)
+	for _, session := range []string{nobody, liar} {
+		b.session = session
+		for _, a := range []attrs{nil, {pb.AttrGitChecksum: commit, pb.AttrGitFetchByCommit: "true"}} {
+			i := b.instance(s.url("r"), commit, a, nil)
+			key, _, err := i.Key(t.Context(), 0)
+			if err == nil {
+				require.NotEqual(t, mine.key.Value, key.Value)
+				_, err = i.Fetch(t.Context())
+			}
+			require.ErrorContains(t, err, "failed to fetch remote")
+		}
+	}
+
+	// Another remote says that its branch is that commit.
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/info/refs") {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprintf(w, "%s\trefs/heads/main\n", commit)
+	}))
+	defer evil.Close()
+	i := b.instance(evil.URL+"/r.git", "main", nil, nil)
+	key, _, err := i.Key(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, commit, key.Pin)
+	require.NotEqual(t, mine.key.Value, key.Value)
+	_, err = i.Fetch(t.Context())
+	require.Error(t, err)
+}
+
 // Arguments can be read by everybody on the machine.
 func TestCredentialsAreInNoArgument(t *testing.T) {
 	root := t.TempDir()

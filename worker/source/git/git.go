@@ -228,12 +228,22 @@ func cleanSubdir(dir string) (string, error) {
 // keepDir tells whether .git is kept.
 func (id *Identifier) keepDir() bool { return id.KeepDir && id.Subdir == "" }
 
+// repository names the remote, and whether its commits are only for those who have credentials.
+// A commit is no secret: it counts for the remote that has shown to have it, to those who asked in
+// the same way.
+func (id *Identifier) repository(private bool) string {
+	name := id.Remote.Remote()
+	if private {
+		name += " (private)"
+	}
+	return name
+}
+
 // key returns the key of the tree of what the ref was resolved to.
-func (id *Identifier) key(r *resolved) string {
+func (id *Identifier) key(r *resolved, private bool) string {
 	k := r.commit
 	if id.keepDir() {
-		// The remote stands in the configuration that is kept.
-		k = r.object() + ".git#" + id.Ref + " " + id.Remote.Remote()
+		k = r.object() + ".git#" + id.Ref
 	}
 	if id.Subdir != "" {
 		k += ":" + id.Subdir
@@ -247,7 +257,7 @@ func (id *Identifier) key(r *resolved) string {
 	if id.Bundle {
 		k += "(bundle)"
 	}
-	return k
+	return k + " " + id.repository(private)
 }
 
 // Instance prepares a repository for one build.

@@ -87,7 +87,7 @@ func TestSubdirs(t *testing.T) {
 	for _, dir := range []string{"sub/deep", "/sub//deep/", "./sub/./deep"} {
 		tr := b.must(s.url("r"), "main:"+dir, nil)
 		require.Equal(t, map[string]string{"er.txt": "er"}, tr.files, dir)
-		require.True(t, strings.HasSuffix(tr.key.Value, ":sub/deep"), tr.key.Value)
+		require.Contains(t, tr.key.Value, ":sub/deep ")
 	}
 	for dir, want := range map[string]string{
 		"nodir":        `invalid subdir nodir: failed to lstat "nodir": statat nodir: no such file or directory`,
@@ -298,7 +298,7 @@ func TestTimes(t *testing.T) {
 	for name, info := range tr.info {
 		require.Equal(t, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), info.ModTime().UTC(), name)
 	}
-	require.True(t, strings.HasSuffix(tr.key.Value, "(mtime=commit)"))
+	require.Contains(t, tr.key.Value, "(mtime=commit)")
 	tr = b.must(s.url("r"), "", nil)
 	require.True(t, tr.info["top.txt"].ModTime().After(start))
 }

@@ -43,7 +43,7 @@ type wants struct {
 // open returns the repository of the remote, an empty one if there is none, when no other job
 // uses it.
 func (i *instance) open(ctx context.Context) (_ *repository, err error) {
-	key := i.id.Remote.Remote() + " " + objectFormat(i.found.commit)
+	key := i.id.repository(i.private()) + " " + objectFormat(i.found.commit)
 	unlock, err := i.src.locks.acquire(ctx, key)
 	if err != nil {
 		return nil, err

@@ -19,6 +19,9 @@ type instance struct {
 	src *Source
 	id  *Identifier
 	env source.Env
+	// auth is the header for the remote, nil for none, once authorized is true.
+	auth       *header
+	authorized bool
 	// found is what the ref stands for; nil until the remote was asked.
 	found *resolved
 }
@@ -44,7 +47,7 @@ func (i *instance) Key(ctx context.Context, _ int) (source.Key, bool, error) {
 	if err := i.resolve(ctx); err != nil {
 		return source.Key{}, false, err
 	}
-	return source.Key{Value: i.id.key(i.found), Pin: i.found.commit}, true, nil
+	return source.Key{Value: i.id.key(i.found, i.private()), Pin: i.found.commit}, true, nil
 }
 
 // resolve finds out what the ref stands for, once in a build.
@@ -78,14 +81,45 @@ func (e *ChecksumError) Error() string {
 }
 
 func (i *instance) lookUp(ctx context.Context) (*resolved, error) {
+	if err := i.authorize(ctx); err != nil {
+		return nil, err
+	}
+	once := func(what string, fn func(context.Context) (*resolved, error)) (*resolved, error) {
+		key := strings.Join([]string{"git", i.id.repository(i.private()), i.id.AuthHeader, i.id.AuthToken, i.id.Agent, what}, "\x00")
+		return source.Once(ctx, i.env.Memo, key, fn)
+	}
+	var named *resolved
 	switch {
 	case IsCommit(i.id.Ref):
-		return &resolved{commit: i.id.Ref}, nil
+		named = &resolved{commit: i.id.Ref}
 	case i.id.FetchByCommit:
-		return &resolved{commit: i.id.Checksum, ref: i.id.Ref}, nil
+		named = &resolved{commit: i.id.Checksum, ref: i.id.Ref}
+	default:
+		return once("ref "+i.id.Ref, i.ask)
 	}
-	key := strings.Join([]string{"git", i.id.Remote.Remote(), i.id.AuthHeader, i.id.AuthToken, i.id.Agent, i.id.Ref}, "\x00")
-	return source.Once(ctx, i.env.Memo, key, i.ask)
+	if i.private() {
+		// That the commit is here is nothing to those whose credentials don't do.
+		if _, err := once("knock", i.knock); err != nil {
+			return nil, err
+		}
+	}
+	return named, nil
+}
+
+// private tells whether the remote is asked with credentials.
+func (i *instance) private() bool { return i.auth != nil || i.id.Agent != "" }
+
+// knock makes sure that the remote answers.
+func (i *instance) knock(ctx context.Context) (_ *resolved, err error) {
+	a, err := i.access(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer a.closeWith(&err)
+	if _, err := a.run(ctx, runOpt{}, "ls-remote", "--", i.id.Remote.Remote(), "HEAD"); err != nil {
+		return nil, i.explain(err)
+	}
+	return nil, nil
 }
 
 // ask asks the remote for the ref.

@@ -39,6 +39,9 @@ func (e *MismatchError) Error() string {
 
 // Fetch returns the tree.
 func (i *instance) Fetch(ctx context.Context) (*cache.Ref, error) {
+	if err := i.authorize(ctx); err != nil {
+		return nil, err
+	}
 	want := i.id.Checksum
 	if want == "" {
 		v, err := i.resolve(ctx)
@@ -112,10 +115,7 @@ func (i *instance) get(ctx context.Context, want digest.Digest) (*version, error
 		}
 		return v, err
 	}
-	c, err := i.client(ctx)
-	if err != nil {
-		return nil, err
-	}
+	c := i.client()
 	resp, err := c.do(ctx, nethttp.MethodGet, nil)
 	if err != nil {
 		return nil, err

@@ -206,21 +206,23 @@ func (id *Identifier) upload() bool {
 	return isUpload(id.URL)
 }
 
-// content names all that decides what a server answers, without telling it.
-func (id *Identifier) content() string {
-	return hash(id.URL.String(), id.AuthSecret, id.Accept, id.UserAgent)
+// content names all that decides what a server answers, without telling it. What was fetched with
+// credentials is nothing that others may have.
+func (id *Identifier) content(private bool) string {
+	return hash(id.URL.String(), id.AuthSecret, id.Accept, id.UserAgent, private)
 }
 
-// key returns the key of the tree with that content. A name that the server may yet give is known
-// by the url.
+// key returns the key of the tree with a content that the server has shown to have.
 func (id *Identifier) key(dgst digest.Digest, name, lastModified string) string {
 	f := id.file
 	f.Name = name
-	var from string
-	if name == "" {
-		from = id.URL.String()
-	}
-	return "http:" + hash(f, dgst, from, lastModified, id.AuthSecret, id.Accept, id.UserAgent)
+	return "http:" + hash(f, dgst, lastModified, id.AuthSecret, id.Accept, id.UserAgent)
+}
+
+// promisedKey returns the key of the tree with the content that the checksum promises. Nobody has
+// shown to have it: a checksum is no secret, so the key holds for this url only.
+func (id *Identifier) promisedKey() string {
+	return "http:" + hash(id.file, id.Checksum, id.content(false))
 }
 
 // hash returns a digest of values that have a JSON form.

@@ -401,6 +401,56 @@ func TestHeaders(t *testing.T) {
 	require.Error(t, err)
 }
 
+// A checksum is no secret: who has it and not the credentials gets nothing that was fetched with
+// them.
+func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
+	w := newWeb(t, func(rw nethttp.ResponseWriter, r *nethttp.Request) {
+		if r.Header.Get("Authorization") != "Bearer right" {
+			rw.WriteHeader(nethttp.StatusUnauthorized)
+			return
+		}
+		serve("private", `"t"`)(rw, r)
+	})
+	host := strings.Split(w.Listener.Addr().String(), ":")[0]
+	b := newBench(t, w, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "right"}))
+	mine, nobody := b.session, join(t, b.src.cfg.Sessions)
+	liar := join(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "wrong"}))
+	sum := map[string]string{pb.AttrHTTPChecksum: digest.FromString("private").String()}
+	first, err := b.get(w.URL+"/f", sum)
+	require.NoError(t, err)
+	again, err := b.get(w.URL+"/f", sum)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	_, err = b.get(w.URL+"/f", map[string]string{pb.AttrHTTPChecksum: digest.FromString("other").String()})
+	require.ErrorContains(t, err, "digest mismatch")
+
+	for _, session := range []string{nobody, liar} {
+		b.session = session
+		for _, attrs := range []map[string]string{nil, sum} {
+			i := b.instance(w.URL+"/f", attrs, nil)
+			key, _, err := i.Key(t.Context(), 0)
+			if err == nil {
+				require.NotEqual(t, first.key.Value, key.Value)
+				_, err = i.Fetch(t.Context())
+			}
+			require.EqualError(t, err, "invalid response status 401")
+		}
+	}
+	b.session = mine
+	_, err = b.get(w.URL+"/f", sum)
+	require.NoError(t, err)
+
+	// Nor does it open what is public at another url.
+	public := newWeb(t, plain("public"))
+	b = newBench(t, public)
+	sum = map[string]string{pb.AttrHTTPChecksum: digest.FromString("public").String()}
+	there, err := b.get(public.URL+"/f", sum)
+	require.NoError(t, err)
+	elsewhere, _, err := b.instance(public.URL+"/other/f", sum, nil).Key(t.Context(), 0)
+	require.NoError(t, err)
+	require.NotEqual(t, there.key.Value, elsewhere.Value)
+}
+
 type memory map[string]string
 
 func (m memory) Get(_ context.Context, id string) ([]byte, error) {

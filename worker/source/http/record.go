@@ -82,7 +82,7 @@ func (v *version) modified() time.Time {
 // known returns the versions of the url whose files are here, the newest first.
 func (i *instance) known(ctx context.Context) ([]*version, error) {
 	var found []*version
-	for _, id := range i.src.cfg.Cache.Search(valueMeta, i.id.content()) {
+	for _, id := range i.src.cfg.Cache.Search(valueMeta, i.content()) {
 		ref, err := i.src.cfg.Cache.Get(ctx, id)
 		if errors.Is(err, cache.ErrNotFound) || errors.Is(err, cache.ErrLost) {
 			continue
@@ -111,7 +111,7 @@ func (i *instance) note(ref *cache.Ref, v *version) error {
 	if err != nil {
 		return err
 	}
-	return ref.SetValue(valueMeta, data, i.id.content())
+	return ref.SetValue(valueMeta, data, i.content())
 }
 
 // latest returns the first of the versions for each content, at most maxKnown.

@@ -49,25 +49,31 @@ type client struct {
 }
 
 // client returns the client of the url, with the credentials that the build has for it.
-func (i *instance) client(ctx context.Context) (*client, error) {
+func (i *instance) client() *client {
 	h := nethttp.Header{}
 	h.Set("User-Agent", cmp.Or(i.id.UserAgent, i.src.cfg.UserAgent, "buildkit"))
 	if i.id.Accept != "" {
 		h.Set("Accept", i.id.Accept)
 	}
-	auth, err := i.authorization(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if auth != "" {
-		h.Set("Authorization", auth)
+	if i.auth != "" {
+		h.Set("Authorization", i.auth)
 	}
 	return &client{
 		http:   &nethttp.Client{Transport: i.src.cfg.Transport, CheckRedirect: checkRedirect},
 		id:     i.id,
 		stall:  i.src.cfg.Stall,
 		header: h,
-	}, nil
+	}
+}
+
+// authorize finds the credentials that the build has for the url, if it did not before.
+func (i *instance) authorize(ctx context.Context) (err error) {
+	if i.authorized || i.id.upload() {
+		return nil
+	}
+	i.auth, err = i.authorization(ctx)
+	i.authorized = err == nil
+	return err
 }
 
 // authorization returns the header Authorization: that of the secret that the op names, or of one

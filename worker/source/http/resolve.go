@@ -17,19 +17,29 @@ type instance struct {
 	src *Source
 	id  *Identifier
 	env source.Env
+	// auth is the header Authorization, once authorized is true; it may be empty.
+	auth       string
+	authorized bool
 	// found is what the url stands for, nil until it was asked.
 	found *version
 }
 
-// Key returns the key of the content: what the op says that it is, or what the server has.
+// Key returns the key of the content: what the op says that it is, or what the server has. Where
+// credentials are used, the server is asked in any case whether they do.
 func (i *instance) Key(ctx context.Context, _ int) (source.Key, bool, error) {
-	if c := i.id.Checksum; c != "" {
-		name := i.id.file.Name
-		return source.Key{Value: i.id.key(c, name, ""), Pin: c.String()}, true, nil
+	if err := i.authorize(ctx); err != nil {
+		return source.Key{}, false, err
+	}
+	c := i.id.Checksum
+	if c != "" && i.auth == "" {
+		return source.Key{Value: i.id.promisedKey(), Pin: c.String()}, true, nil
 	}
 	v, err := i.resolve(ctx)
 	if err != nil {
 		return source.Key{}, false, err
+	}
+	if c != "" && !v.has(c) {
+		return source.Key{}, false, &MismatchError{Got: v.Digest, Want: c}
 	}
 	return source.Key{
 		Value: i.id.key(v.Digest, i.id.name(v.Disposition), v.LastModified),
@@ -42,13 +52,19 @@ func (i *instance) resolve(ctx context.Context) (*version, error) {
 	if i.found != nil {
 		return i.found, nil
 	}
-	v, err := source.Once(ctx, i.env.Memo, "http "+i.id.content(), i.ask)
+	if err := i.authorize(ctx); err != nil {
+		return nil, err
+	}
+	v, err := source.Once(ctx, i.env.Memo, "http "+i.content(), i.ask)
 	if err != nil {
 		return nil, err
 	}
 	i.found = v
 	return v, nil
 }
+
+// content names what the server is asked for.
+func (i *instance) content() string { return i.id.content(i.auth != "") }
 
 // ask returns what the server has now, which is here afterwards.
 func (i *instance) ask(ctx context.Context) (*version, error) {
@@ -60,10 +76,7 @@ func (i *instance) ask(ctx context.Context) (*version, error) {
 		return nil, err
 	}
 	known = latest(known)
-	c, err := i.client(ctx)
-	if err != nil {
-		return nil, err
-	}
+	c := i.client()
 	if v := c.unchanged(ctx, known); v != nil {
 		return v, nil
 	}
