@@ -83,16 +83,16 @@ func TestSoakAContextOfManySmallFilesArrives(t *testing.T) {
 	source := smallFiles(t, filepath.Join(dir, "source"), manyFiles, 200)
 	definition := marshal(t, llb.Local("context"))
 	times := time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC)
-	resetPeak(t, d.Pid())
 
-	for round := range harness.Rounds(10, 500) {
+	rounds := harness.Rounds(10, 500)
+	memory := newLedger(t, d, rounds)
+	for round := range rounds {
 		touch(t, source, times.Add(time.Duration(round)*time.Hour))
 		c := solve(t, d, definition, "--local=context="+source)
-		result := c.wait(t)
-		require.Zero(t, result.Code, result.Stderr)
-		require.Less(t, c.peakMemory(), int64(clientMemory), "memory of the client")
+		requireSolved(t, c)
+		memory.round(c)
 	}
-	require.Less(t, peakMemory(t, d.Pid()), int64(daemonMemory), "memory of the daemon")
+	memory.end()
 
 	out := filepath.Join(dir, "out")
 	requireSolved(t, solve(t, d, definition, "--local=context="+source, toLocal(out)))
@@ -105,19 +105,19 @@ func TestSoakAnExportOfManySmallFilesArrives(t *testing.T) {
 	d := start(t, harness.DaemonOptions{Dir: dir})
 	definition := marshal(t, made(manyFiles, "word"))
 	requireSolved(t, solve(t, d, definition))
-	resetPeak(t, d.Pid())
 
-	for range harness.Rounds(10, 500) {
+	rounds := harness.Rounds(10, 500)
+	memory := newLedger(t, d, rounds)
+	for range rounds {
 		out := filepath.Join(dir, "out")
 		c := solve(t, d, definition, toLocal(out))
-		result := c.wait(t)
-		require.Zero(t, result.Code, result.Stderr)
-		require.Less(t, c.peakMemory(), int64(clientMemory), "memory of the client")
+		requireSolved(t, c)
+		memory.round(c)
 		n, _ := countFiles(t, out)
 		require.Equal(t, manyFiles, n)
 		require.NoError(t, os.RemoveAll(out))
 	}
-	require.Less(t, peakMemory(t, d.Pid()), int64(daemonMemory), "memory of the daemon")
+	memory.end()
 	d.RequireIdle(t)
 }
 
