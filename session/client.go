@@ -151,7 +151,7 @@ func GRPCDialer(c controlpb.ControlClient) Dialer {
 	return func(ctx context.Context, _ string, meta map[string][]string) (net.Conn, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		md, _ := metadata.FromOutgoingContext(ctx)
-		stream, err := c.Session(metadata.NewOutgoingContext(ctx, metadata.Join(md, meta)))
+		stream, err := c.Session(metadata.NewOutgoingContext(ctx, metadata.Join(md, meta)), WithCodec())
 		if err != nil {
 			cancel()
 			return nil, err

@@ -11,8 +11,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/stats"
 
 	"github.com/openbuildkit/buildkit/api/status"
@@ -36,7 +34,7 @@ var errOneConnection = errors.New("only one connection allowed")
 
 func serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
+		ServerCodec(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(streamWindow),

@@ -55,7 +55,7 @@ func openBatches(ctx context.Context, c *session.Caller, service *grpc.ServiceDe
 	if !c.Supports(fullMethod(service)) {
 		return nil, nil
 	}
-	return c.Conn().NewStream(ctx, &service.Streams[0], fullMethod(service), session.WithFrames())
+	return c.Conn().NewStream(ctx, &service.Streams[0], fullMethod(service), session.WithCodec())
 }
 
 // stream is either end of a gRPC stream of messages.

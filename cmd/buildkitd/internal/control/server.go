@@ -15,6 +15,7 @@ import (
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/session"
 )
 
 // maxMessage is the limit of the API in both directions.
@@ -33,6 +34,7 @@ type Server struct {
 // NewServer returns the server of c. It serves nothing yet.
 func NewServer(c *Controller) *Server {
 	s := grpc.NewServer(
+		session.ServerCodec(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.WriteBufferSize(ioBuffer),
