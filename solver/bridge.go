@@ -43,7 +43,7 @@ func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	case definition && req.Frontend != "":
 		return nil, status.New(codes.InvalidArgument, errBothGiven.Error())
 	case definition:
-		ref, err := b.load(req.Definition)
+		ref, err := b.load(ctx, req.Definition)
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 }
 
 // load checks a definition and makes its vertices part of the job.
-func (b *bridge) load(def *pb.Definition) (*reference, error) {
+func (b *bridge) load(ctx context.Context, def *pb.Definition) (*reference, error) {
 	g, err := graph.Load(def, graph.Opt{
 		Platform:     b.job.solver.platform(),
 		Capabilities: gwserver.CheckLLB,
@@ -66,7 +66,7 @@ func (b *bridge) load(def *pb.Definition) (*reference, error) {
 	if err := b.job.admit(g); err != nil {
 		return nil, err
 	}
-	edge, err := b.job.sched.Load(g)
+	edge, err := b.job.sched.Load(ctx, g)
 	if err != nil {
 		return nil, err
 	}

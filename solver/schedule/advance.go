@@ -104,6 +104,7 @@ func (s *Scheduler) startIdentify(n *node) {
 		}
 		return func() {
 			n.identity = id
+			n.env.founded()
 			s.changed(n)
 		}, nil
 	})

@@ -22,6 +22,9 @@ type Env struct {
 
 	mu   sync.Mutex
 	jobs []*Job
+	// founding is true for a source until it is known what it stands for: its first Job asks for
+	// that alone, because the others have asked before they came. See Job.Load.
+	founding bool
 	// tried are the sessions that were handed out since the last take.
 	tried map[string]bool
 }
@@ -38,8 +41,12 @@ func (e *Env) SessionIDs() []string {
 	if e.tried == nil {
 		e.tried = map[string]bool{}
 	}
+	jobs := e.jobs
+	if e.founding && len(jobs) > 1 {
+		jobs = jobs[:1]
+	}
 	var ids []string
-	for _, j := range e.jobs {
+	for _, j := range jobs {
 		for _, id := range j.sessions {
 			ids = append(ids, id)
 			e.tried[id] = true
@@ -72,6 +79,26 @@ func (e *Env) Values() []any {
 		vs[i] = j.value
 	}
 	return vs
+}
+
+// founded ends the time in which the first Job asks alone.
+func (e *Env) founded() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.founding = false
+}
+
+// passOver lets the next Job ask where the first was refused, and returns the first; nil if it was
+// not the first alone who asked.
+func (e *Env) passOver() *Job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.founding || len(e.jobs) == 0 {
+		return nil
+	}
+	first := e.jobs[0]
+	e.jobs = append(e.jobs[1:len(e.jobs):len(e.jobs)], first)
+	return first
 }
 
 func (e *Env) add(j *Job) {

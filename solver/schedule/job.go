@@ -22,15 +22,21 @@ type Job struct {
 	mu    sync.Mutex
 	blobs []*blob.Sources
 
-	// Guarded by the scheduler's lock.
-	nodes  map[nodeID]*node
-	closed bool
+	// Guarded by the scheduler's lock. introduced are the sources that the Job may join, refused
+	// those that it asked for in vain before another Job did better.
+	nodes      map[nodeID]*node
+	introduced map[nodeID]bool
+	refused    map[*node]error
+	closed     bool
 }
 
 // NewJob makes a Job. Its events go to sink; sessions serve what it wants; value is for its ops,
 // see Env.Values.
 func (s *Scheduler) NewJob(sessions []string, sink event.Sink, value any) *Job {
-	return &Job{s: s, sessions: sessions, sink: sink, value: value, nodes: map[nodeID]*node{}}
+	return &Job{
+		s: s, sessions: sessions, sink: sink, value: value,
+		nodes: map[nodeID]*node{}, introduced: map[nodeID]bool{},
+	}
 }
 
 // Find returns the sources of a blob among what the Job has resolved.
@@ -53,8 +59,22 @@ func (j *Job) AddBlobs(s *blob.Sources) {
 }
 
 // Load makes the nodes of g, or joins those that are there, and returns the edge of its root.
-// Loading a graph again, or one that overlaps, is cheap.
-func (j *Job) Load(g *graph.Graph) (Edge, error) {
+// Loading a graph again, or one that overlaps, is cheap. A source that other sessions asked for is
+// joined once the Job's own sessions have shown that they may ask for it, too.
+func (j *Job) Load(ctx context.Context, g *graph.Graph) (Edge, error) {
+	for {
+		edge, unknown, err := j.join(g)
+		if err != nil || len(unknown) == 0 {
+			return edge, err
+		}
+		if err := j.introduce(ctx, unknown); err != nil {
+			return Edge{}, err
+		}
+	}
+}
+
+// join joins the nodes of g, unless there are some that the Job has to be introduced to before.
+func (j *Job) join(g *graph.Graph) (Edge, []*node, error) {
 	made := make(map[*graph.Vertex]*node, len(g.Vertices))
 	variants := make(map[*graph.Vertex]digest.Digest, len(g.Vertices))
 	fresh := make([]*node, 0, len(g.Vertices))
@@ -68,7 +88,7 @@ func (j *Job) Load(g *graph.Graph) (Edge, error) {
 		if n == nil {
 			var err error
 			if n, err = j.s.newNode(id, v); err != nil {
-				return Edge{}, err
+				return Edge{}, nil, err
 			}
 		}
 		made[v] = n
@@ -105,7 +125,7 @@ func (s *Scheduler) newNode(id nodeID, v *graph.Vertex) (*node, error) {
 	}
 	n := &node{id: id, vertex: v, op: op, jobs: map[*Job]struct{}{}}
 	n.progress = newProgress(v)
-	n.env = &Env{Vertex: v, Scope: scopeOf(n.progress, v.Digest), Blobs: &n.blobs}
+	n.env = &Env{Vertex: v, Scope: scopeOf(n.progress, v.Digest), Blobs: &n.blobs, founding: !op.Static()}
 	if op.Static() {
 		n.identity, err = op.Identify(context.Background(), nil)
 		if err != nil {
@@ -117,12 +137,15 @@ func (s *Scheduler) newNode(id nodeID, v *graph.Vertex) (*node, error) {
 
 // adopt puts the nodes of a graph into the scheduler, inputs first. A node that another Job put
 // there meanwhile is used instead.
-func (j *Job) adopt(g *graph.Graph, made map[*graph.Vertex]*node, order []*node) (Edge, error) {
+func (j *Job) adopt(g *graph.Graph, made map[*graph.Vertex]*node, order []*node) (Edge, []*node, error) {
 	s := j.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if j.closed {
-		return Edge{}, errJobClosed
+		return Edge{}, nil, errJobClosed
+	}
+	if unknown := j.unknownTo(order); len(unknown) > 0 {
+		return Edge{}, unknown, nil
 	}
 	var joined []*node
 	for i, v := range g.Vertices {
@@ -134,7 +157,7 @@ func (j *Job) adopt(g *graph.Graph, made map[*graph.Vertex]*node, order []*node)
 				// It was there when the graph was loaded, and its last Job has gone since.
 				var err error
 				if n, err = s.newNode(n.id, v); err != nil {
-					return Edge{}, err
+					return Edge{}, nil, err
 				}
 			}
 			n.held = true
@@ -161,7 +184,7 @@ func (j *Job) adopt(g *graph.Graph, made map[*graph.Vertex]*node, order []*node)
 	}
 	j.mu.Unlock()
 	announce(j, joined)
-	return Edge{node: made[g.Root.Vertex], output: g.Root.Output}, nil
+	return Edge{node: made[g.Root.Vertex], output: g.Root.Output}, nil, nil
 }
 
 // announce tells a Job of its new vertices, users before inputs, and what they have told already.

@@ -93,7 +93,7 @@ func (w *world) randomBuild(rng *rand.Rand, names int) {
 	}
 	j := w.s.NewJob([]string{"s"}, event.Discard, nil)
 	defer j.Close()
-	e, err := j.Load(g)
+	e, err := j.Load(context.Background(), g)
 	require.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -136,7 +136,7 @@ func TestJobThatEndsEndsItsWants(t *testing.T) {
 	}})
 	c := &chart{}
 	j := w.s.NewJob(nil, event.Discard, nil)
-	e, err := j.Load(c.graph(c.add("slow")))
+	e, err := j.Load(context.Background(), c.graph(c.add("slow")))
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() {
@@ -163,7 +163,7 @@ func TestLateJobIsToldWhatHappened(t *testing.T) {
 	c := &chart{}
 	g := c.graph(c.add("loud"))
 	first := w.s.NewJob(nil, event.Discard, nil)
-	e, err := first.Load(g)
+	e, err := first.Load(context.Background(), g)
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() {
@@ -183,7 +183,7 @@ func TestLateJobIsToldWhatHappened(t *testing.T) {
 			text.Write(l.Data)
 		}
 	}), nil)
-	_, err = late.Load(g)
+	_, err = late.Load(context.Background(), g)
 	require.NoError(t, err)
 	mu.Lock()
 	require.Equal(t, "hello\n", text.String())

@@ -52,6 +52,8 @@ type spec struct {
 	brief   bool
 	outputs int
 	run     func(ctx context.Context, env *schedule.Env) error
+	// identify is what a source asks for before it is known.
+	identify func(ctx context.Context, env *schedule.Env) error
 }
 
 type value struct {
@@ -137,7 +139,12 @@ type fakeOp struct {
 
 func (o *fakeOp) Static() bool { return !o.sp.source }
 
-func (o *fakeOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, error) {
+func (o *fakeOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.Identity, error) {
+	if o.sp.identify != nil {
+		if err := o.sp.identify(ctx, env); err != nil {
+			return nil, err
+		}
+	}
 	does := o.sp.does
 	if does == "" {
 		does = o.sp.name
@@ -234,7 +241,7 @@ func (w *world) build(g *graph.Graph) (string, error) {
 }
 
 func (w *world) buildIn(j *schedule.Job, g *graph.Graph) (string, error) {
-	e, err := j.Load(g)
+	e, err := j.Load(context.Background(), g)
 	if err != nil {
 		return "", err
 	}
@@ -375,7 +382,7 @@ func TestCancelledHolderIsTakenOver(t *testing.T) {
 	c := &chart{}
 	g := c.graph(c.add("slow"))
 	ja := w.s.NewJob([]string{"a"}, event.Discard, nil)
-	e, err := ja.Load(g)
+	e, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan error)
@@ -410,13 +417,13 @@ func TestOneCancelledJobLeavesTheOtherAlone(t *testing.T) {
 	c := &chart{}
 	g := c.graph(c.add("slow"))
 	ja, jb := w.s.NewJob([]string{"a"}, event.Discard, nil), w.s.NewJob([]string{"b"}, event.Discard, nil)
-	ea, err := ja.Load(g)
+	ea, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	aDone, bDone := make(chan error), make(chan error)
 	go func() { _, err := ja.Result(ctx, ea); aDone <- err }()
 	<-started
-	eb, err := jb.Load(g)
+	eb, err := jb.Load(context.Background(), g)
 	require.NoError(t, err)
 	go func() {
 		r, err := jb.Result(context.Background(), eb)
@@ -492,14 +499,14 @@ func TestRequesterErrorReachesOnlyTheTriedJobs(t *testing.T) {
 	c := &chart{}
 	g := c.graph(c.add("secret"))
 	ja, jb := w.s.NewJob([]string{"a"}, event.Discard, nil), w.s.NewJob([]string{"b"}, event.Discard, nil)
-	ea, err := ja.Load(g)
+	ea, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	aDone := make(chan error)
 	go func() { _, err := ja.Result(context.Background(), ea); aDone <- err }()
 	for calls.Load() == 0 {
 		runtime.Gosched()
 	}
-	eb, err := jb.Load(g)
+	eb, err := jb.Load(context.Background(), g)
 	require.NoError(t, err)
 	bDone := make(chan error)
 	go func() {

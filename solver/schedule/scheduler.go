@@ -154,36 +154,35 @@ func (s *Scheduler) failed(n *node, err error) {
 	tried := n.env.takeTried()
 	var re *RequesterError
 	if errors.As(err, &re) && len(tried) > 0 {
-		if s.refuse(n, tried, err) {
-			return
+		if j := n.env.passOver(); j != nil && !j.closed {
+			if j.refused == nil {
+				j.refused = map[*node]error{}
+			}
+			j.refused[n] = err
 		}
+		n.refuse(tried, err)
+		return
 	}
 	n.err = err
 	s.changed(n)
 }
 
-// refuse ends the wants of Jobs whose sessions were all tried, and tells whether others remain.
-func (s *Scheduler) refuse(n *node, tried map[string]bool, err error) bool {
+// refuse ends the wants of Jobs whose sessions were all tried. Others, who wait or come later, try
+// again.
+func (n *node) refuse(tried map[string]bool, err error) {
 	var out []*Want
-	remain := false
 	for _, w := range n.waiters {
-		mine := false
+		mine := len(w.want.job.sessions) == 0
 		for _, id := range w.want.job.sessions {
 			mine = mine || tried[id]
 		}
-		if mine || len(w.want.job.sessions) == 0 {
+		if mine {
 			out = append(out, w.want)
-		} else {
-			remain = true
 		}
-	}
-	if !remain {
-		return false
 	}
 	for _, w := range out {
 		w.finish(nil, err)
 	}
-	return true
 }
 
 // vertexError says which vertex an error is of, and where in the user's files that stands.

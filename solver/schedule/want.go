@@ -58,6 +58,10 @@ func (j *Job) Result(ctx context.Context, e Edge) (Result, error) {
 		s.mu.Unlock()
 		return nil, errJobClosed
 	}
+	if err := j.refusedBelow(e.node); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
 	s.join(w, e.node, e.output, wantResult)
 	s.settle(w)
 	s.pump()

@@ -54,7 +54,11 @@ func (h *host) do(ctx context.Context, base http.Header, c call) (*answer, error
 			return nil, err
 		}
 		if err := h.auth.Authorize(ctx, req); err != nil {
-			return nil, fmt.Errorf("failed to authorize: %w", err)
+			err = fmt.Errorf("failed to authorize: %w", err)
+			if IsDenied(err) {
+				err = &deniedError{err}
+			}
+			return nil, err
 		}
 		resp, err := client.Do(req) //nolint:bodyclose // read closes it
 		if err != nil {
