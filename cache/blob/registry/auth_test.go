@@ -12,8 +12,10 @@ import (
 	"sync"
 	"testing"
 
+	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/event"
 	authpb "github.com/openbuildkit/buildkit/api/session/auth"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
@@ -242,4 +244,163 @@ func TestCredentialsStayWhereTheyBelong(t *testing.T) {
 		require.ErrorContains(t, err, "unencrypted authorization server")
 		require.Empty(t, stolen)
 	})
+}
+
+// encrypted makes a registry or token server that is encrypted, and returns its address and CA.
+func encrypted(t *testing.T, handler http.HandlerFunc) (addr, ca string) {
+	t.Helper()
+	s := httptest.NewTLSServer(handler)
+	t.Cleanup(s.Close)
+	ca = t.TempDir() + "/ca.pem"
+	writeCA(t, ca, s.Certificate())
+	return strings.TrimPrefix(s.URL, "https://"), ca
+}
+
+func TestSecretsGoNowhereElse(t *testing.T) {
+	// elsewhere is another port of the same machine: for net/http the same place.
+	var mu sync.Mutex
+	var leaked []string
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		mu.Lock()
+		leaked = append(leaked, req.Header.Get("Authorization")+string(body))
+		mu.Unlock()
+		w.WriteHeader(http.StatusCreated)
+	}))
+	t.Cleanup(elsewhere.Close)
+	taken := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		l := leaked
+		leaked = nil
+		return l
+	}
+	basic := func(then http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, req *http.Request) {
+			if _, _, ok := req.BasicAuth(); !ok {
+				w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			then(w, req)
+		}
+	}
+	sessions := fakeSessions{
+		"s": {user: "ann", secret: "hidden-word"},
+		"client": {token: func(*authpb.FetchTokenRequest) (*authpb.FetchTokenResponse, error) {
+			return nil, fmt.Errorf("was asked")
+		}},
+	}
+	client := func(addr, ca string) *registry.Client {
+		return registry.New(registry.Config{Sessions: sessions, Hosts: map[string]registry.HostConfig{
+			addr: {CAs: []string{ca}, PlainHTTP: new(false)},
+		}})
+	}
+	plain := func(t *testing.T, h http.HandlerFunc) *registry.Repository {
+		s := httptest.NewServer(h)
+		t.Cleanup(s.Close)
+		return registry.New(registry.Config{Sessions: sessions}).Repository(parse(t, strings.TrimPrefix(s.URL, "http://")+"/x/y:1"), session.IDs{"s"})
+	}
+
+	t.Run("on a redirect to another port", func(t *testing.T) {
+		repo := plain(t, basic(func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, elsewhere.URL+"/v2/", http.StatusTemporaryRedirect)
+		}))
+		_, err := repo.Fetch(t.Context(), descOf(doc), limit)
+		require.Error(t, err)
+		require.Equal(t, []string{""}, slices.Compact(taken()))
+	})
+	t.Run("on an upload that goes on elsewhere", func(t *testing.T) {
+		cs := newContent(t)
+		desc := cs.image(1)
+		repo := plain(t, basic(func(w http.ResponseWriter, req *http.Request) {
+			switch req.Method {
+			case http.MethodPost:
+				w.Header().Set("Location", elsewhere.URL+"/upload?sig=secret-of-the-store")
+				w.WriteHeader(http.StatusAccepted)
+			case http.MethodHead:
+				w.WriteHeader(http.StatusNotFound)
+			default:
+				w.WriteHeader(http.StatusCreated)
+			}
+		}))
+		require.NoError(t, repo.Push(t.Context(), desc, cs, event.Scope{}))
+		sent := taken()
+		require.Len(t, sent, 2)
+		for _, s := range sent {
+			require.NotContains(t, s, "Basic")
+		}
+	})
+	for name, location := range map[string]string{
+		"to an unencrypted place": elsewhere.URL + "/upload", "to a file": "file:///etc/passwd", "nowhere": "",
+		"to what is no URL": "http://[::1", "to a host without a name": "https:///x",
+	} {
+		t.Run("on an upload of an encrypted registry "+name, func(t *testing.T) {
+			addr, ca := encrypted(t, func(w http.ResponseWriter, req *http.Request) {
+				if req.Method != http.MethodPost {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
+				if location != "" {
+					w.Header().Set("Location", location)
+				}
+				w.WriteHeader(http.StatusAccepted)
+			})
+			cs := newContent(t)
+			err := client(addr, ca).Repository(parse(t, addr+"/x/y:1"), nil).Push(t.Context(), cs.image(1), cs, event.Scope{})
+			require.Error(t, err)
+			require.Empty(t, taken())
+		})
+	}
+	for name, realm := range map[string]string{
+		"unencrypted": elsewhere.URL + "/token", "that is a file": "file:///etc/passwd", "that is none": "::", "that is empty": "",
+	} {
+		t.Run("to a token server "+name, func(t *testing.T) {
+			addr, ca := encrypted(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, realm))
+				w.WriteHeader(http.StatusUnauthorized)
+			})
+			for _, id := range []string{"s", "client"} {
+				_, err := client(addr, ca).Repository(parse(t, addr+"/x/y:1"), session.IDs{id}).Resolve(t.Context())
+				require.Error(t, err)
+				require.NotContains(t, err.Error(), "was asked")
+				require.NotContains(t, err.Error(), "hidden-word")
+			}
+			require.Empty(t, taken())
+		})
+	}
+	t.Run("when a token server redirects", func(t *testing.T) {
+		for _, code := range []int{http.StatusFound, http.StatusTemporaryRedirect} {
+			var addr string
+			handler := func(w http.ResponseWriter, req *http.Request) {
+				if req.URL.Path == "/token" {
+					http.Redirect(w, req, elsewhere.URL+"/token", code)
+					return
+				}
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x"`, addr))
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+			s := httptest.NewServer(http.HandlerFunc(handler))
+			t.Cleanup(s.Close)
+			addr = strings.TrimPrefix(s.URL, "http://")
+			c := registry.New(registry.Config{Sessions: sessions})
+			_, err := c.Repository(parse(t, addr+"/x/y:1"), session.IDs{"s"}).Resolve(t.Context())
+			require.ErrorContains(t, err, "gets no secrets")
+			require.Empty(t, taken())
+		}
+	})
+}
+
+func TestSignedURLsAreNotShown(t *testing.T) {
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	t.Cleanup(store.Close)
+	repo := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, store.URL+"/blob?X-Amz-Signature=hidden-word", http.StatusTemporaryRedirect)
+	})
+	_, err := repo.Fetch(t.Context(), payloadDesc(), limit)
+	require.ErrorContains(t, err, "403 Forbidden")
+	require.NotContains(t, err.Error(), "hidden-word")
+	var status remoteserrors.ErrUnexpectedStatus
+	require.ErrorAs(t, err, &status)
+	require.NotContains(t, status.RequestURL, "hidden-word", "clients are sent the error with its parts")
 }

@@ -36,6 +36,8 @@ const (
 	// Truncated drops it in the middle of the answer.
 	Truncated
 	faults
+	// Hang takes half of the request's body and then nothing, until the client gives up.
+	Hang
 )
 
 // Proxy stands in front of a registry, writes down what is asked, and spoils some of it.
@@ -52,7 +54,7 @@ type Proxy struct {
 // StartProxy runs a proxy in front of the registry at addr until the test ends.
 func StartProxy(t testing.TB, addr string) *Proxy {
 	t.Helper()
-	p := &Proxy{}
+	p, stop := &Proxy{}, make(chan struct{})
 	target := &url.URL{Scheme: "http", Host: addr}
 	forward := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -73,6 +75,13 @@ func StartProxy(t testing.TB, addr string) *Proxy {
 			w.WriteHeader(http.StatusInternalServerError)
 		case ResetBefore:
 			panic(http.ErrAbortHandler)
+		case Hang:
+			_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
+			select {
+			case <-r.Context().Done():
+			case <-stop:
+			}
+			panic(http.ErrAbortHandler)
 		default:
 			if f == ResetMidway && r.ContentLength > 0 {
 				half := io.LimitReader(r.Body, r.ContentLength/2)
@@ -81,7 +90,10 @@ func StartProxy(t testing.TB, addr string) *Proxy {
 			forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultKey{}, f)))
 		}
 	}))
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		close(stop)
+		s.Close()
+	})
 	p.Addr = strings.TrimPrefix(s.URL, "http://")
 	return p
 }
