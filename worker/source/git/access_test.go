@@ -25,14 +25,17 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+	"google.golang.org/grpc/codes"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/session/secrets"
 	sshsession "github.com/openbuildkit/buildkit/session/ssh"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
 
 func TestCredentials(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	newRepo(t, root, "r")
 	s := serve(t, root)
@@ -57,11 +60,10 @@ func TestCredentials(t *testing.T) {
 		s.auth = c.want
 		s.mu.Unlock()
 		b := newBench(t, secrets.NewProvider(c.secrets))
-		tr, err := b.fetch(c.url, "", c.attrs)
+		key, _, err := b.instance(c.url, "", c.attrs, nil).Key(t.Context(), 0)
 		require.NoError(t, err, name)
-		require.Contains(t, tr.files, "top.txt")
 		require.NotContains(t, b.logs.String(), "secret")
-		require.NotContains(t, tr.key.Value, "secret")
+		require.NotContains(t, key.Value, "secret")
 	}
 	_, err := newBench(t, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "a\n[core]\nsshCommand=x"})).fetch(s.url("r"), "", nil)
 	require.ErrorContains(t, err, "more than one line")
@@ -72,11 +74,13 @@ func TestCredentials(t *testing.T) {
 	require.NotContains(t, err.Error(), "user")
 	_, err = newBench(t).fetch(s.url("r"), "", nil)
 	require.ErrorContains(t, err, "could not read Username")
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
 }
 
 // A commit is no secret: who knows it and has not the credentials gets nothing that was fetched
 // with them, and a remote that claims to have it has to show it.
 func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	commit := r.head()
@@ -122,6 +126,7 @@ func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
 
 // Arguments can be read by everybody on the machine.
 func TestCredentialsAreInNoArgument(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	newRepo(t, root, "r")
 	var seen []string
@@ -147,6 +152,7 @@ func TestCredentialsAreInNoArgument(t *testing.T) {
 }
 
 func TestRedirectsCarryNoCredentials(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	newRepo(t, root, "r")
 	other := serve(t, root)
@@ -166,6 +172,7 @@ func TestRedirectsCarryNoCredentials(t *testing.T) {
 }
 
 func TestTheGitProtocol(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -278,6 +285,7 @@ func serveSSHConn(conn net.Conn, cfg *ssh.ServerConfig) {
 }
 
 func TestSSHWithTheAgentOfTheClient(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	mine, file := newKey(t)
@@ -298,6 +306,7 @@ func TestSSHWithTheAgentOfTheClient(t *testing.T) {
 	}
 	_, err := newBench(t, agents(strange)).fetch(u, "main", a)
 	require.ErrorContains(t, err, "Permission denied")
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
 	other, _ := newKey(t)
 	_, err = newBench(t, agents(file)).fetch(u, "main", attrs{
 		pb.AttrGitMountSSHSock: "default", pb.AttrGitKnownSSHHosts: knownhosts.Line([]string{s.addr}, other.PublicKey()),
@@ -332,6 +341,7 @@ func hanging(t *testing.T) (addr string, connected <-chan struct{}) {
 }
 
 func TestCancellingEndsGitAndItsChildren(t *testing.T) {
+	t.Parallel()
 	addr, connected := hanging(t)
 	b := newBench(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -358,6 +368,7 @@ func processes(t *testing.T, text string) (found []string) {
 }
 
 func TestAJobThatWaitsForTheRepositoryCanLeave(t *testing.T) {
+	t.Parallel()
 	var l locks
 	release, err := l.acquire(t.Context(), "k")
 	require.NoError(t, err)
@@ -374,6 +385,7 @@ func TestAJobThatWaitsForTheRepositoryCanLeave(t *testing.T) {
 }
 
 func TestLogsShowNoCredentials(t *testing.T) {
+	t.Parallel()
 	var out strings.Builder
 	l := &lineWriter{w: &out}
 	for _, part := range []string{"From https://us", "er:pw@h/r\nprogress 1%\rprogress 2%\r", "done\nlast ssh://git@h/"} {
@@ -385,6 +397,7 @@ func TestLogsShowNoCredentials(t *testing.T) {
 }
 
 func TestResolveGit(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.git("tag", "-a", "-m", "note", "v1")

@@ -21,6 +21,7 @@ import (
 )
 
 func TestRefs(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	one := r.head()
@@ -42,8 +43,12 @@ func TestRefs(t *testing.T) {
 		"refs/pull/1/head": one, "pull/1/head": one, "heavy-branch": one,
 		"both": one, one: one, two: two,
 	} {
+		key, _, err := b.instance(s.url("r"), ref, nil, nil).Key(t.Context(), 0)
+		require.NoError(t, err, ref)
+		require.Equal(t, want, key.Pin, ref)
+	}
+	for ref, want := range map[string]string{"": two, "heavy": one, "pull/1/head": one, two: two} {
 		tr := b.must(s.url("r"), ref, nil)
-		require.Equal(t, want, tr.key.Pin, ref)
 		_, hasTwo := tr.files["two.txt"]
 		require.Equal(t, want == two, hasTwo, ref)
 		require.Equal(t, "top\n", tr.files["top.txt"])
@@ -63,6 +68,7 @@ func TestRefs(t *testing.T) {
 }
 
 func TestModesAndLinks(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "run"), []byte("#!"), 0o755))
@@ -76,6 +82,7 @@ func TestModesAndLinks(t *testing.T) {
 }
 
 func TestSubdirs(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.write("sub/deep/er.txt", "er")
@@ -85,7 +92,7 @@ func TestSubdirs(t *testing.T) {
 	s := serve(t, root)
 	b := newBench(t)
 	for _, dir := range []string{"sub/deep", "/sub//deep/", "./sub/./deep"} {
-		tr := b.must(s.url("r"), "main:"+dir, nil)
+		tr := b.must(s.url("r"), r.head()+":"+dir, nil)
 		require.Equal(t, map[string]string{"er.txt": "er"}, tr.files, dir)
 		require.Contains(t, tr.key.Value, ":sub/deep ")
 	}
@@ -98,13 +105,14 @@ func TestSubdirs(t *testing.T) {
 		"-c/--exec=id": `invalid subdir -c/--exec=id: failed to lstat "-c/--exec=id": statat -c/--exec=id: no such file or directory`,
 		":(glob)**":    `invalid subdir :(glob)**: failed to lstat ":(glob)**": statat :(glob)**: no such file or directory`,
 	} {
-		_, err := b.fetch(s.url("r"), "main:"+dir, nil)
+		_, err := b.fetch(s.url("r"), r.head()+":"+dir, nil)
 		require.EqualError(t, err, want, dir)
 	}
 	b.shared() // no failure has cost the repository
 }
 
 func TestWhatParseRefuses(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	const u = "https://h.example/r.git"
 	for name, c := range map[string]struct {
@@ -154,6 +162,7 @@ func TestWhatParseRefuses(t *testing.T) {
 }
 
 func TestRefsNamedLikeOptionsAndGlobs(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.git("update-ref", "refs/heads/--upload-pack=id", r.head())
@@ -166,6 +175,7 @@ func TestRefsNamedLikeOptionsAndGlobs(t *testing.T) {
 }
 
 func TestARefThatMovesIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	one := r.head()
@@ -211,6 +221,7 @@ func TestARefThatMovesIsNotFollowed(t *testing.T) {
 }
 
 func TestOnlyTheCommitIsFetched(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	for n := range 3 {
@@ -234,6 +245,7 @@ func TestOnlyTheCommitIsFetched(t *testing.T) {
 }
 
 func TestServersThatCantGiveASingleCommit(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	one := r.head()
@@ -253,6 +265,7 @@ func TestServersThatCantGiveASingleCommit(t *testing.T) {
 }
 
 func TestChecksums(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.git("tag", "-a", "-m", "note", "v1")
@@ -260,8 +273,10 @@ func TestChecksums(t *testing.T) {
 	s := serve(t, root)
 	b := newBench(t)
 	for _, sum := range []string{commit, commit[:7], tag, tag[:9]} {
-		b.must(s.url("r"), "v1", attrs{pb.AttrGitChecksum: sum})
+		_, _, err := b.instance(s.url("r"), "v1", attrs{pb.AttrGitChecksum: sum}, nil).Key(t.Context(), 0)
+		require.NoError(t, err)
 	}
+	b.must(s.url("r"), "v1", attrs{pb.AttrGitChecksum: tag})
 	_, err := b.fetch(s.url("r"), "main", attrs{pb.AttrGitChecksum: "0123"})
 	require.EqualError(t, err, "expected checksum to match 0123, got "+commit)
 	var mismatch *ChecksumError
@@ -274,6 +289,7 @@ func TestChecksums(t *testing.T) {
 }
 
 func TestSHA256Repositories(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r", "--object-format=sha256")
 	require.Len(t, r.head(), 64)
@@ -287,6 +303,7 @@ func TestSHA256Repositories(t *testing.T) {
 }
 
 func TestTimes(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	require.NoError(t, os.Symlink("nowhere", filepath.Join(r.dir, "link")))
@@ -304,6 +321,7 @@ func TestTimes(t *testing.T) {
 }
 
 func TestTheGitDirectoryIsKept(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.git("tag", "-a", "-m", "note", "v1")
@@ -337,6 +355,7 @@ func TestTheGitDirectoryIsKept(t *testing.T) {
 }
 
 func TestBundles(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	r.write("two.txt", "two\n")
@@ -352,6 +371,7 @@ func TestBundles(t *testing.T) {
 }
 
 func TestSubmodules(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	inner := newRepo(t, root, "inner")
 	inner.write("inner.txt", "inner")
@@ -380,8 +400,10 @@ func TestSubmodules(t *testing.T) {
 }
 
 func TestSubmodulesOfOddTransportsAreRefused(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := serve(t, root)
+	b := newBench(t)
 	mark := filepath.Join(t.TempDir(), "ran")
 	for name, u := range map[string]string{
 		"file": "file://" + root + "/r/.git", "path": root + "/r/.git", "ext": "ext::sh -c 'touch " + mark + "'",
@@ -392,9 +414,11 @@ func TestSubmodulesOfOddTransportsAreRefused(t *testing.T) {
 		r.git("update-index", "--add", "--cacheinfo", "160000,"+r.head()+",m")
 		r.git("add", ".gitmodules")
 		r.git("commit", "-q", "-m", "evil")
-		_, err := newBench(t).fetch(s.url(name), "", nil)
+		_, err := b.fetch(s.url(name), r.head(), nil)
 		require.Error(t, err, name)
 		require.NoFileExists(t, mark, name)
+		var failed *RemoteError
+		require.ErrorAs(t, err, &failed, "the repository itself is good")
 	}
 }
 
@@ -422,6 +446,7 @@ func TestNothingOfARepositoryIsRun(t *testing.T) {
 }
 
 func TestBuildsShareARepository(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	var commits []string
@@ -453,6 +478,7 @@ func TestBuildsShareARepository(t *testing.T) {
 }
 
 func TestADamagedRepositoryIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
 	s := serve(t, root)

@@ -7,7 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
@@ -150,9 +153,39 @@ func (i *instance) ask(ctx context.Context) (_ *resolved, err error) {
 	return r, nil
 }
 
+// RemoteError is the failure of a remote, or of that of a submodule.
+type RemoteError struct {
+	// Remote is shown without credentials.
+	Remote string
+	Err    error
+}
+
+// Error names the remote.
+func (e *RemoteError) Error() string {
+	return fmt.Sprintf("failed to fetch remote %s: %v", e.Remote, e.Err)
+}
+
+// Unwrap returns the failure of git.
+func (e *RemoteError) Unwrap() error { return e.Err }
+
+// denials is what git and ssh say when credentials are missing or do not do.
+var denials = []string{
+	"could not read Username", "could not read Password", "Authentication failed", "Permission denied",
+	"returned error: 401", "returned error: 403",
+}
+
+// Code returns PermissionDenied if others may have better credentials.
+func (e *RemoteError) Code() codes.Code {
+	var failed *CommandError
+	if errors.As(e.Err, &failed) && slices.ContainsFunc(denials, func(d string) bool { return strings.Contains(failed.Stderr, d) }) {
+		return codes.PermissionDenied
+	}
+	return codes.Unknown
+}
+
 // explain names the remote in the failure of a command.
 func (i *instance) explain(err error) error {
-	return fmt.Errorf("failed to fetch remote %s: %w", i.id.Remote, err)
+	return &RemoteError{Remote: i.id.Remote.String(), Err: err}
 }
 
 // closeWith releases a, and reports that in *err.
@@ -242,7 +275,8 @@ func (i *instance) tryFetch(ctx context.Context) (_ *cache.Ref, err error) {
 	}
 	ref, err := i.checkOut(ctx, repo)
 	var failed *CommandError
-	if errors.As(err, &failed) {
+	var remote *RemoteError
+	if errors.As(err, &failed) && !errors.As(err, &remote) {
 		repo.whole = false
 		return nil, &damagedError{reused: repo.reused, err: err}
 	}
