@@ -27,8 +27,9 @@ type access struct {
 	release func() error
 }
 
-// access prepares git. The caller releases it; the agent of the client can be used until then.
-func (i *instance) access(ctx context.Context) (_ *access, err error) {
+// access prepares git, for a remote that has moved if that is not empty. The caller releases it;
+// the agent of the client can be used until then.
+func (i *instance) access(ctx context.Context, moved string) (_ *access, err error) {
 	if err := os.MkdirAll(i.src.cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (i *instance) access(ctx context.Context) (_ *access, err error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "config")
-	if err := os.WriteFile(file, []byte(config(i.auth)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config(i.auth.at(moved))), 0o600); err != nil {
 		return nil, err
 	}
 	a.command = command{scope: i.env.Scope, umask: umask, env: []string{
@@ -75,6 +76,14 @@ const umask = "022"
 
 // header is a header that requests to urls below a scope carry.
 type header struct{ scope, value string }
+
+// at returns the header for a remote that has moved on its host.
+func (h *header) at(moved string) *header {
+	if h == nil || moved == "" || strings.HasPrefix(moved, h.scope) {
+		return h
+	}
+	return &header{scope: moved, value: h.value}
+}
 
 // config returns what git is configured to.
 func config(auth *header) string {

@@ -171,6 +171,28 @@ func TestRedirectsCarryNoCredentials(t *testing.T) {
 	}
 }
 
+func TestARemoteThatWasRenamedIsFollowedOnItsHost(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRepo(t, root, "r")
+	git := serve(t, root)
+	git.auth = "basic " + basic("x-access-token", "tok")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if rest, ok := strings.CutPrefix(req.URL.String(), "/old"); ok {
+			http.Redirect(w, req, "/r/.git"+rest, http.StatusMovedPermanently)
+			return
+		}
+		git.handler(root).ServeHTTP(w, req)
+	}))
+	defer s.Close()
+	b := newBench(t, secrets.NewProvider(memory{"GIT_AUTH_TOKEN": "tok"}))
+	for _, ref := range []string{"main", r.head()} {
+		tr := b.must(s.URL+"/old", ref, nil)
+		require.Equal(t, r.head(), tr.key.Pin)
+		require.Equal(t, "top\n", tr.files["top.txt"])
+	}
+}
+
 func TestTheGitProtocol(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

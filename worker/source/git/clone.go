@@ -78,7 +78,7 @@ func (i *instance) populate(ctx context.Context, repo *repository, c *clone) err
 		args []string
 	}{
 		{c, "init", []string{"--quiet", "--object-format=" + objectFormat(object), "--", c.dir}},
-		{c, "remote", []string{"add", "--", "origin", i.id.Remote.Remote()}},
+		{c, "remote", []string{"add", "--", "origin", i.remote()}},
 		{&local, "fetch", []string{"--quiet", "--depth=1", "--no-tags", "--update-head-ok", "--", "file://" + repo.dir, refspec}},
 		{c, "checkout", []string{"--quiet", "--force", "--detach", i.found.commit, "--"}},
 	} {

@@ -53,7 +53,7 @@ func (r *repository) fetch(ctx context.Context, want *resolved, w wants) error {
 // attempts are the arguments of fetches, the one that brings least first. Old servers give only
 // what a ref points at, dumb ones everything.
 func (r *repository) attempts(object, ref string, w wants) [][]string {
-	remote := r.i.id.Remote.Remote()
+	remote := r.i.remote()
 	byObject := []string{"--", remote, "+" + object + ":" + kept + object}
 	byRef := []string{"--", remote, "+" + ref + ":" + fetched + "ref"}
 	all := []string{"--prune", "--", remote, "+refs/heads/*:" + fetched + "heads/*", "+refs/tags/*:" + fetched + "tags/*"}

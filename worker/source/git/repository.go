@@ -54,7 +54,7 @@ func (i *instance) open(ctx context.Context) (_ *repository, err error) {
 			r.closeWith(ctx, &err)
 		}
 	}()
-	a, err := i.access(ctx)
+	a, err := i.access(ctx, i.found.remote)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type resolved struct {
 	ref string
 	// commit is the commit, tag the object of an annotated tag, empty if there is none.
 	commit, tag string
+	// remote is where the repository has moved to, empty if it has not.
+	remote string
 }
 
 // object is the tag object or, without one, the commit.
@@ -102,9 +105,11 @@ func (i *instance) lookUp(ctx context.Context) (*resolved, error) {
 	}
 	if i.private() {
 		// That the commit is here is nothing to those whose credentials don't do.
-		if _, err := once("knock", i.knock); err != nil {
+		there, err := once("knock", i.knock)
+		if err != nil {
 			return nil, err
 		}
+		named.remote = there.remote
 	}
 	return named, nil
 }
@@ -113,38 +118,50 @@ func (i *instance) lookUp(ctx context.Context) (*resolved, error) {
 func (i *instance) private() bool { return i.auth != nil || i.id.Agent != "" }
 
 // knock makes sure that the remote answers.
-func (i *instance) knock(ctx context.Context) (_ *resolved, err error) {
-	a, err := i.access(ctx)
+func (i *instance) knock(ctx context.Context) (*resolved, error) {
+	_, remote, err := i.listRemote(ctx, "HEAD")
+	return &resolved{remote: remote}, err
+}
+
+// listRemote asks the remote for refs, and returns where it has moved to.
+func (i *instance) listRemote(ctx context.Context, patterns ...string) (out []byte, remote string, err error) {
+	out, err = i.listAt(ctx, "", patterns)
+	if err != nil {
+		if remote = i.moved(ctx, err); remote != "" {
+			out, err = i.listAt(ctx, remote, patterns)
+		}
+	}
+	if err != nil {
+		return nil, "", i.explain(err)
+	}
+	return out, remote, nil
+}
+
+func (i *instance) listAt(ctx context.Context, moved string, patterns []string) (_ []byte, err error) {
+	a, err := i.access(ctx, moved)
 	if err != nil {
 		return nil, err
 	}
 	defer a.closeWith(&err)
-	if _, err := a.run(ctx, runOpt{}, "ls-remote", "--", i.id.Remote.Remote(), "HEAD"); err != nil {
-		return nil, i.explain(err)
-	}
-	return nil, nil
+	remote := cmp.Or(moved, i.id.Remote.Remote())
+	return a.run(ctx, runOpt{}, "ls-remote", append([]string{"--symref", "--", remote}, patterns...)...)
 }
 
 // ask asks the remote for the ref.
-func (i *instance) ask(ctx context.Context) (_ *resolved, err error) {
-	a, err := i.access(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer a.closeWith(&err)
+func (i *instance) ask(ctx context.Context) (*resolved, error) {
 	patterns := []string{i.id.Ref, i.id.Ref + "^{}"}
 	if i.id.Ref == "" {
 		patterns = []string{"HEAD"}
 	}
-	remote := i.id.Remote.Remote()
-	out, err := a.run(ctx, runOpt{}, "ls-remote", append([]string{"--symref", "--", remote}, patterns...)...)
+	out, remote, err := i.listRemote(ctx, patterns...)
 	if err != nil {
-		return nil, i.explain(err)
+		return nil, err
 	}
 	r := findRef(parseRefs(out), i.id.Ref)
 	if r == nil {
 		return nil, fmt.Errorf("repository does not contain ref %s, output: %q", i.id.Ref, out)
 	}
+	r.remote = remote
 	for line := range bytes.Lines(out) {
 		if name := strings.TrimSuffix(fieldAfterTab(line), "^{}"); name == r.ref || i.id.Ref == "" {
 			i.env.Scope.Log(event.Stdout, bytes.Clone(line))
@@ -183,8 +200,15 @@ func (e *RemoteError) Code() codes.Code {
 	return codes.Unknown
 }
 
+// remote is where the repository is.
+func (i *instance) remote() string { return cmp.Or(i.found.remote, i.id.Remote.Remote()) }
+
 // explain names the remote in the failure of a command.
 func (i *instance) explain(err error) error {
+	var failed *CommandError
+	if !errors.As(err, &failed) {
+		return err
+	}
 	return &RemoteError{Remote: i.id.Remote.String(), Err: err}
 }
 
