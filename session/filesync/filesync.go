@@ -42,7 +42,8 @@ const (
 	// DiffMetadata takes a file as unchanged if its description is and, where the sender is able
 	// to tell, its inode and change time.
 	DiffMetadata Differ = iota
-	// DiffNone asks for every file, unless its inode and change time tell that it is the same.
+	// DiffNone asks for every file. One at the top that is the same by its inode and change time
+	// is compared as it comes, and written only if it differs.
 	DiffNone
 )
 

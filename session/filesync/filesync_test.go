@@ -155,7 +155,10 @@ func TestNothingIsChangedOfWhatIsTheSame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, dst := tmpfs(t), tmpfs(t)
-			many(t, src, 20)
+			for i := range 20 {
+				data := bytes.Repeat([]byte{byte(i)}, i*30_000)
+				require.NoError(t, os.WriteFile(filepath.Join(src, fmt.Sprint(i)), data, 0o644))
+			}
 			age(t, src)
 			waitForSettledTimes(t, src)
 			c := offering(t, src)
@@ -170,6 +173,28 @@ func TestNothingIsChangedOfWhatIsTheSame(t *testing.T) {
 				return nil
 			}})
 			require.Equal(t, tc.changes, changed)
+			require.Equal(t, tree(t, src), tree(t, dst))
+		})
+	}
+}
+
+func TestAFileThatOnlySeemsTheSameIsReplaced(t *testing.T) {
+	for name, there := range map[string]string{
+		"another end":   strings.Repeat("x", 199_999) + "y",
+		"another start": "y" + strings.Repeat("x", 199_999),
+		"longer":        strings.Repeat("x", 200_001),
+		"shorter":       strings.Repeat("x", 199_999),
+		"empty":         "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := tmpfs(t), tmpfs(t)
+			require.NoError(t, os.WriteFile(filepath.Join(src, "f"), bytes.Repeat([]byte("x"), 200_000), 0o644))
+			waitForSettledTimes(t, src)
+			c := offering(t, src)
+			var state bytes.Buffer
+			receive(t, c, filesync.ReceiveOpt{Dest: dst, NextState: &state, Differ: filesync.DiffNone})
+			require.NoError(t, os.WriteFile(filepath.Join(dst, "f"), []byte(there), 0o644))
+			receive(t, c, filesync.ReceiveOpt{Dest: dst, PrevState: &state, Differ: filesync.DiffNone})
 			require.Equal(t, tree(t, src), tree(t, dst))
 		})
 	}

@@ -134,6 +134,10 @@ func (r *receiver) place(id uint32, st *types.Stat) error {
 		return err
 	}
 	same := old != nil && unchanged(old, st, r.racy)
+	again := r.opt.differ == DiffNone && hasContent(st)
+	if again && parentOf(st.Path) != "" {
+		same = false // writing it would change the time of its directory
+	}
 	kind := fsutil.ChangeKindAdd
 	if old != nil {
 		kind = fsutil.ChangeKindModify
@@ -150,10 +154,10 @@ func (r *receiver) place(id uint32, st *types.Stat) error {
 			return err
 		}
 		r.links = append(r.links, linkEntry{st: target, kind: kind, same: same})
-	case same:
+	case same && !again:
 		return nil
 	case hasContent(st):
-		r.wanted = append(r.wanted, &inFile{id: id, st: target, kind: kind})
+		r.wanted = append(r.wanted, &inFile{id: id, st: target, kind: kind, same: same})
 	default:
 		if err := r.placeOther(kind, target); err != nil {
 			return err

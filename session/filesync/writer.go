@@ -1,8 +1,10 @@
 package filesync
 
 import (
+	"bytes"
 	"errors"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +19,12 @@ type inFile struct {
 	id   uint32
 	st   *types.Stat
 	kind fsutil.ChangeKind
+	// same says that the destination seems to have the file: it is written only if it has not.
+	same bool
+
+	// have is what the destination has, of which the first matched bytes have come again.
+	have    *os.File
+	matched int64
 
 	// writer is the one that the file belongs to, once begun.
 	begun  bool
@@ -62,7 +70,7 @@ func (r *receiver) writeFiles(in <-chan []chunk) {
 				failed = true
 				r.fail(err)
 			}
-			if c.file.f != nil {
+			if c.file.f != nil || c.file.have != nil {
 				open[c.file] = struct{}{}
 			} else {
 				delete(open, c.file)
@@ -83,8 +91,16 @@ func (r *receiver) writeFiles(in <-chan []chunk) {
 
 func (r *receiver) writeChunk(c chunk) error {
 	file := c.file
-	if file.f == nil {
+	if file.f == nil && file.have == nil {
 		if err := file.open(r.tree, r.opt.hasher); err != nil {
+			return err
+		}
+	}
+	if file.have != nil {
+		if same, err := file.compare(c); err != nil || same {
+			return err
+		}
+		if err := file.replace(r.tree); err != nil {
 			return err
 		}
 	}
@@ -111,6 +127,14 @@ func (f *inFile) open(t *tree, hasher Hasher) (err error) {
 			return err
 		}
 	}
+	if f.same {
+		f.have, err = t.root.Open(filepath.FromSlash(f.st.Path))
+		return err
+	}
+	return f.create(t)
+}
+
+func (f *inFile) create(t *tree) (err error) {
 	if f.dir, f.name, err = t.at(f.st.Path); err != nil {
 		return err
 	}
@@ -119,6 +143,42 @@ func (f *inFile) open(t *tree, hasher Hasher) (err error) {
 		f.dir.release()
 		f.dir = nil
 	}
+	return err
+}
+
+// compare reports whether a piece is what the destination has at its place. The last one ends the
+// file if it is.
+func (f *inFile) compare(c chunk) (same bool, err error) {
+	there := make([]byte, len(c.data))
+	if _, err := io.ReadFull(f.have, there); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return false, err
+	}
+	if !bytes.Equal(there, c.data) {
+		return false, nil
+	}
+	if c.last {
+		if n, err := f.have.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+			return false, err
+		}
+		defer func() { f.have = nil }()
+		return true, f.have.Close()
+	}
+	if f.hash != nil {
+		f.hash.Write(c.data)
+	}
+	f.matched += int64(len(c.data))
+	return true, nil
+}
+
+// replace begins to write a file anew, with what the destination has of it.
+func (f *inFile) replace(t *tree) error {
+	have := f.have
+	f.have = nil
+	defer have.Close()
+	if err := f.create(t); err != nil {
+		return err
+	}
+	_, err := io.Copy(f.f, io.NewSectionReader(have, 0, f.matched))
 	return err
 }
 
@@ -146,6 +206,10 @@ func (f *inFile) finish() error {
 
 // discard removes what there is of an unfinished file.
 func (f *inFile) discard() {
+	if f.have != nil {
+		f.have.Close()
+		return
+	}
 	f.f.Close()
 	name := f.name
 	if f.temp != "" {
