@@ -25,12 +25,15 @@ type fileReader struct {
 
 // readFiles sends files as long as some are asked for.
 func (s *sender) readFiles() error {
-	r := fileReader{sender: s, buf: make([]byte, s.opt.chunk)}
+	r := fileReader{sender: s}
 	var files []file
 	for {
 		var err error
 		if files, err = s.take(fileBatch, files[:0]); err != nil || len(files) == 0 {
 			return err
+		}
+		if r.buf == nil { // most readers of small transfers never need it
+			r.buf = make([]byte, s.opt.chunk)
 		}
 		for _, f := range files {
 			if err := r.add(f); err != nil {
