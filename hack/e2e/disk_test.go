@@ -101,10 +101,17 @@ func TestADaemonStartsOnAFullDiskSoThatItCanBePruned(t *testing.T) {
 	d.Build(t, context)
 	smaller := dockerfile(t, "FROM busybox", "RUN head -c 10000000 /dev/urandom > /large")
 
-	for name, stop := range map[string]func(testing.TB){"stopped": d.Stop, "killed": d.Kill} {
+	for name, stop := range map[string]func(){
+		"stopped": func() { d.Stop(t) },
+		"killed":  func() { d.Kill(t) },
+		"without the space that is kept for it": func() {
+			d.Stop(t)
+			require.NoError(t, os.Remove(filepath.Join(d.Root, "openbuildkit/reserve")))
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			d.Build(t, context)
-			stop(t)
+			stop()
 			free := fill(t, filepath.Dir(d.Root))
 			d.Start(t)
 			require.Contains(t, d.Logs(), "no space left on device")
