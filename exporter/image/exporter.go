@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/distribution/reference"
 
@@ -106,12 +107,39 @@ func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporte
 	if err := env.AwaitOthers(ctx); err != nil {
 		return nil, err
 	}
-	for _, t := range targets {
-		if err := i.pushTo(ctx, t, img, env); err != nil {
-			return nil, err
-		}
+	if err := i.pushAll(ctx, targets, img, env); err != nil {
+		return nil, err
 	}
 	return resp, nil
+}
+
+// pushAll pushes to all registries at once, and to one registry name after name: what the first
+// brings there the next need not. Each registry gets what it takes, whatever others do; the error
+// is that of the first name that failed.
+func (i *instance) pushAll(ctx context.Context, targets []target, img *Image, env exporter.Env) error {
+	errs := make([]error, len(targets))
+	registries := map[string][]int{}
+	for n, t := range targets {
+		host := reference.Domain(t.ref)
+		registries[host] = append(registries[host], n)
+	}
+	var wg sync.WaitGroup
+	for _, own := range registries {
+		wg.Go(func() {
+			for _, n := range own {
+				if errs[n] = i.pushTo(ctx, targets[n], img, env); errs[n] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // target is where an image is pushed to.

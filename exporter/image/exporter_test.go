@@ -91,6 +91,33 @@ func TestImagePush(t *testing.T) {
 	require.Contains(t, b.Completed(), "pushing manifest for "+s.Addr+"/d")
 }
 
+func TestImagePushToSeveralRegistries(t *testing.T) {
+	one, two := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
+	p := registrytest.StartProxy(t, one.Addr)
+	b := exportertest.New(t, false)
+	names := []string{"localhost:1/x/y:1", p.Addr + "/a/b:1", "localhost:2/x/y:1", two.Addr + "/a/b:1", p.Addr + "/c/d:1"}
+	_, err := b.Export(factory(b), map[string]string{image.AttrName: strings.Join(names, ","), "push": "true"}, &exporter.Result{Ref: oneFile(t, b)}, 0)
+	require.ErrorContains(t, err, "failed to push localhost:1/x/y:1: ", "the first in the order of the names")
+	for _, ref := range []string{one.Addr + "/a/b:1", two.Addr + "/a/b:1", one.Addr + "/c/d:1"} {
+		n, err := name.ParseReference(ref)
+		require.NoError(t, err)
+		img, err := remote.Image(n)
+		require.NoError(t, err, "what another registry does changes nothing")
+		require.NoError(t, validate.Image(img))
+	}
+	var sent, mounted int
+	for _, r := range p.Requests() {
+		if strings.HasPrefix(r, "PUT ") && strings.Contains(r, "/blobs/") {
+			sent++
+		}
+		if strings.HasSuffix(r, " from a/b") {
+			mounted++
+		}
+	}
+	require.Equal(t, 2, sent, "a layer and a config, once to a registry")
+	require.Equal(t, 2, mounted)
+}
+
 func TestImageErrors(t *testing.T) {
 	for attr, want := range map[string]string{
 		"push=often":             `non-bool value specified for push: strconv.ParseBool: parsing "often": invalid syntax`,

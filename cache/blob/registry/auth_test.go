@@ -265,6 +265,10 @@ func TestSecretsGoNowhereElse(t *testing.T) {
 		mu.Lock()
 		leaked = append(leaked, req.Header.Get("Authorization")+string(body))
 		mu.Unlock()
+		if req.Method == http.MethodGet {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		w.WriteHeader(http.StatusCreated)
 	}))
 	t.Cleanup(elsewhere.Close)
