@@ -1,45 +1,20 @@
 package registry_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
+	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
 )
-
-// writePair makes a client certificate.
-func writePair(t *testing.T, certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "client"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	der, err = x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
-}
 
 func TestClientCertificates(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,7 +31,7 @@ func TestClientCertificates(t *testing.T) {
 	addr := strings.TrimPrefix(s.URL, "https://")
 	dir := t.TempDir()
 	writeCA(t, filepath.Join(dir, "registry.crt"), s.Certificate())
-	writePair(t, filepath.Join(dir, "client.cert"), filepath.Join(dir, "client.key"))
+	registrytest.WriteClientCertificate(t, filepath.Join(dir, "client.cert"), filepath.Join(dir, "client.key"))
 	other := t.TempDir()
 	writeCA(t, filepath.Join(other, "registry.crt"), s.Certificate())
 

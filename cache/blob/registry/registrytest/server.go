@@ -151,9 +151,31 @@ func writeCertificates(t testing.TB, dir string) string {
 	return filepath.Join(dir, "ca.pem")
 }
 
+// PEM encodes what is in DER.
+func PEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
 func writePEM(t testing.TB, file, kind string, der []byte) {
 	t.Helper()
-	must(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+	must(t, os.WriteFile(file, PEM(kind, der), 0o600))
+}
+
+// WriteClientCertificate makes a certificate of a client called "client", which vouches for itself.
+func WriteClientCertificate(t testing.TB, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	self := &x509.Certificate{
+		SerialNumber: big.NewInt(4), Subject: pkix.Name{CommonName: "client"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, self, self, key.Public(), key)
+	must(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	writePEM(t, certFile, "CERTIFICATE", der)
+	writePEM(t, keyFile, "PRIVATE KEY", keyDER)
 }
 
 func must(t testing.TB, err error) {
