@@ -105,20 +105,26 @@ func (m *Manager) layer(ctx context.Context, r *record, opt form, acc Access) (L
 	return Layer{}, m.lose(r, errors.New("its blob does not stay"))
 }
 
-// choose returns the form of a layer that will do.
+// choose returns the form of a layer that will do. Unless it is to be converted, a layer that came in
+// some form stays in it, and one that was made here has the form asked for: what was made for others
+// before changes nothing.
 func (m *Manager) choose(r *record, opt form) (variant, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, v := range r.state.Blobs {
-		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && (opt.Level == nil || !v.Made || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
+	var came *variant
+	for i, v := range r.state.Blobs {
+		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && !v.Made {
 			return v, true
 		}
+		if !v.Made && came == nil {
+			came = &r.state.Blobs[i]
+		}
 	}
-	if opt.Force || opt.epoch != nil {
-		return variant{}, false
+	if came != nil && !opt.Force && opt.epoch == nil {
+		return *came, true
 	}
 	for _, v := range r.state.Blobs {
-		if v.Epoch == nil {
+		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && (opt.Level == nil || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
 			return v, true
 		}
 	}

@@ -34,10 +34,12 @@ func TestLayersHaveTheFormAskedFor(t *testing.T) {
 		}{
 			{blob.CompressionOpt{}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip}, 2},
 			{blob.CompressionOpt{DockerTypes: true}, []string{blob.DockerLayerGzip, blob.DockerLayerGzip, blob.DockerLayerGzip}, 2},
-			{blob.CompressionOpt{Type: blob.Uncompressed}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip}, 2},
+			{blob.CompressionOpt{Type: blob.Uncompressed}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayer}, 2},
 			{blob.CompressionOpt{Type: blob.Uncompressed, Force: true}, []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayer}, 2},
 			{blob.CompressionOpt{Type: blob.EStargz, Force: true}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip}, 2},
 			{blob.CompressionOpt{Type: blob.Zstd, Force: true}, []string{ocispec.MediaTypeImageLayerZstd, ocispec.MediaTypeImageLayerZstd, ocispec.MediaTypeImageLayerZstd}, 2},
+			// What was made for others changes nothing.
+			{blob.CompressionOpt{Type: blob.Zstd}, []string{ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd}, 2},
 		} {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				layers, err := top.Layers(e.ctx, tt.opt, r.access())
@@ -192,8 +194,9 @@ func TestTheDiffIDBelongsToTheForm(t *testing.T) {
 	ref := e.step(nil, "f", "content")
 	stargz := e.only(ref, blob.CompressionOpt{Type: blob.EStargz}, cache.Access{})
 	require.Equal(t, stargz.DiffID, digest.FromBytes(e.plain(stargz)))
-	require.Equal(t, stargz, e.only(ref, blob.CompressionOpt{}, cache.Access{}), "it exists, so it will do")
-	gzip := e.only(ref, blob.CompressionOpt{Force: true}, cache.Access{})
+	gzip := e.only(ref, blob.CompressionOpt{}, cache.Access{})
+	require.Equal(t, gzip, e.only(ref, blob.CompressionOpt{Force: true}, cache.Access{}))
+	require.Equal(t, stargz, e.only(ref, blob.CompressionOpt{Type: blob.EStargz}, cache.Access{}))
 	require.Equal(t, gzip.DiffID, digest.FromBytes(e.plain(gzip)))
 	require.NotEqual(t, gzip.DiffID, stargz.DiffID)
 	require.True(t, bytes.HasPrefix(e.plain(stargz), e.plain(gzip)))

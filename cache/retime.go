@@ -68,15 +68,12 @@ func (m *Manager) diffID(r *record) digest.Digest {
 	return r.state.DiffID
 }
 
-// retimed returns a layer with times changed, in the form that it would have otherwise.
+// retimed returns a layer with times changed, in the form asked for.
 func (m *Manager) retimed(ctx context.Context, r *record, want form, acc Access) (Layer, error) {
 	if v, ok := m.choose(r, form{CompressionOpt: want.CompressionOpt}); ok && !v.Made {
 		if _, known := blob.FromMediaType(v.Descriptor.MediaType); !known {
 			return Layer{}, fmt.Errorf("unsupported media type %s", v.Descriptor.MediaType)
 		}
-		want.Type = v.Compression
-	} else if ok && v.Compression != want.Type {
-		want.Type, want.Level = v.Compression, v.Level
 	}
 	l, err := m.layer(ctx, r, want, acc)
 	l.Retimed = true

@@ -119,19 +119,6 @@ func TestLayersOfTheBaseKeepTheirTimes(t *testing.T) {
 	e.release(base, top)
 }
 
-func TestALayerWithOtherTimesHasTheFormThatItHas(t *testing.T) {
-	e := newEnv(t, "overlayfs")
-	ref := e.step(nil, "f", "content")
-	e.only(ref, blob.CompressionOpt{Type: blob.Zstd}, cache.Access{})
-	layers, err := ref.LayersAt(e.ctx, blob.CompressionOpt{}, at(1000), cache.Access{})
-	require.NoError(t, err)
-	require.Equal(t, ocispec.MediaTypeImageLayerZstd, layers[0].Descriptor.MediaType)
-	layers, err = ref.LayersAt(e.ctx, blob.CompressionOpt{Force: true}, at(1000), cache.Access{})
-	require.NoError(t, err)
-	require.Equal(t, ocispec.MediaTypeImageLayerGzip, layers[0].Descriptor.MediaType)
-	e.release(ref)
-}
-
 func TestALayerThatCannotBeChangedStays(t *testing.T) {
 	e := newEnv(t, "overlayfs")
 	r := newRemote()

@@ -18,7 +18,7 @@ type CompressionOpt struct {
 	Type Compression
 	// Level is the level of the compressor as CheckLevel allows it; nil is the default.
 	Level *int
-	// Force converts layers that exist in another form already; otherwise those are kept.
+	// Force converts layers that came from elsewhere in another form; otherwise those are kept.
 	Force bool
 	// DockerTypes asks for Docker media types instead of those of OCI.
 	DockerTypes bool
