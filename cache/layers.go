@@ -93,7 +93,7 @@ func (m *Manager) layer(ctx context.Context, r *record, opt form, acc Access) (L
 			if _, ok := m.choose(r, opt); ok {
 				return nil
 			}
-			return m.makeBlob(ctx, r, opt, acc)
+			return m.working(r, func() error { return m.makeBlob(ctx, r, opt, acc) })
 		})
 		if err != nil {
 			return Layer{}, err

@@ -48,6 +48,24 @@ func (m *Manager) hold(r *record) func() error {
 	}
 }
 
+// working is hold for work that goes on when those who wanted it have gone: the record may have gone
+// too when it begins, which is an error.
+func (m *Manager) working(r *record, work func() error) error {
+	m.mu.Lock()
+	if r.children < 0 {
+		m.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrNotFound, r.id)
+	}
+	r.mounts++
+	m.mu.Unlock()
+	err := work()
+	m.mu.Lock()
+	r.mounts--
+	gone := m.ended(r)
+	m.mu.Unlock()
+	return errors.Join(err, m.remove(context.Background(), gone))
+}
+
 // drop makes a record unknown and returns what has to be removed from disk now. If it is in use
 // that comes when it is not any more. The caller holds mu.
 func (m *Manager) drop(r *record) []*record {

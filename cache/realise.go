@@ -41,7 +41,7 @@ func (m *Manager) makeTree(ctx context.Context, r *record, acc Access, begun fun
 		if m.here(r) {
 			return nil
 		}
-		return m.unpackOn(ctx, r, acc, begun)
+		return m.working(r, func() error { return m.unpackOn(ctx, r, acc, begun) })
 	})
 }
 

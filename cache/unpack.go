@@ -158,7 +158,7 @@ func (m *Manager) verified(ctx context.Context, r *record, v variant, unpack fun
 	}
 	defer d.Close()
 	digester := digest.SHA256.Digester()
-	archive := io.TeeReader(d, digester.Hash())
+	archive := io.TeeReader(&endingReader{ctx, d}, digester.Hash())
 	if err := unpack(archive); err != nil {
 		return err
 	}
@@ -172,6 +172,19 @@ func (m *Manager) verified(ctx context.Context, r *record, v variant, unpack fun
 		return fmt.Errorf("%w: it unpacks to %s, the image says %s", errdefs.ErrFailedPrecondition, got, want)
 	}
 	return nil
+}
+
+// endingReader ends with ctx: one entry of an archive can be of any size.
+type endingReader struct {
+	ctx context.Context //nolint:containedctx // lives as long as the call that it came with
+	r   io.Reader
+}
+
+func (r *endingReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
 }
 
 // unpacked notes that the tree of r is here.

@@ -173,3 +173,57 @@ func TestHostileLayersStayInTheirTree(t *testing.T) {
 		}
 	})
 }
+
+func TestLayersWithNothingInThem(t *testing.T) {
+	each(t, func(t *testing.T, e *env) {
+		r := newRemote()
+		base := e.layerOf(r, nil, tar.Header{Name: "f"})
+		none := e.layerOf(r, base)
+		empty, err := e.AddBlob(e.ctx, none, r.add(nil), digest.FromBytes(nil), cache.Description{})
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"f": "f"}, e.files(empty, r.access()))
+		e.release(base, none, empty)
+	})
+}
+
+// A layer of a few MiB can unpack to any number of them. There is no limit but the disk; who does
+// not want to wait for that can end it at any time, and nothing is left.
+func TestABombCanBeEnded(t *testing.T) {
+	each(t, func(t *testing.T, e *env) {
+		var head bytes.Buffer
+		w := tar.NewWriter(&head)
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: "zeros", Mode: 0o644, Size: 1 << 40}))
+		bomb := append(gzipped(t, head.Bytes()), bytes.Repeat(gzipped(t, make([]byte, 64<<20)), 400)...)
+		r := newRemote()
+		began := make(chan struct{}, 100)
+		r.scope = event.NewScope(event.SinkFunc(func(b event.Batch) {
+			for _, s := range b.Statuses {
+				if len(s.ID) > 80 {
+					began <- struct{}{}
+				}
+			}
+		}), "sha256:v")
+		for _, base := range []*cache.Ref{nil, e.layerOf(r, nil, tar.Header{Name: "f"})} {
+			if base != nil {
+				require.NoError(t, base.Realise(e.ctx, cache.Access{Blobs: finder{r}}))
+				<-began
+				<-began
+			}
+			ref, err := e.AddBlob(e.ctx, base, r.add(bomb), digest.FromString("unknown"), cache.Description{})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(e.ctx)
+			done := make(chan error, 1)
+			go func() { done <- ref.Realise(ctx, r.access()) }()
+			<-began
+			cancel()
+			require.ErrorIs(t, <-done, context.Canceled)
+			e.release(ref, base)
+			require.NoError(t, e.Drop(e.ctx, ref.ID()))
+			for len(began) > 0 {
+				<-began
+			}
+		}
+		// Who has given up does not wait for what is being removed.
+		require.Eventually(t, func() bool { return e.Check(e.ctx) == nil }, 30*time.Second, 20*time.Millisecond)
+	})
+}

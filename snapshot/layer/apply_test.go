@@ -254,6 +254,14 @@ func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		root, outside := sandbox(t)
 		_, _ = Apply(t.Context(), root, bytes.NewReader(archive))
+		// On its own, and on what was made of it before.
+		upper := filepath.Join(outside, "upper")
+		require.NoError(t, os.Mkdir(upper, 0o755))
+		d, err := ApplyDetached(t.Context(), upper, bytes.NewReader(archive), TrustedXattrs)
+		if err == nil {
+			_ = d.Attach(root)
+		}
+		require.NoError(t, os.RemoveAll(upper))
 		names, err := os.ReadDir(outside)
 		require.NoError(t, err)
 		require.Len(t, names, 2)
