@@ -101,9 +101,11 @@ func config(auth *header) string {
 [advice]
 	detachedHead = false
 [gc]
-	autoDetach = false
+	auto = 0
 [maintenance]
-	autoDetach = false
+	auto = false
+[fetch]
+	unpackLimit = 1
 [fetch]
 	recurseSubmodules = false
 [submodule]

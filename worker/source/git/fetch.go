@@ -26,7 +26,7 @@ func (r *repository) fetch(ctx context.Context, want *resolved, w wants) error {
 	if r.kept(ctx, object) && (!w.history || !r.shallow()) {
 		return nil
 	}
-	if err := r.tidy(); err != nil {
+	if err := r.tidy(ctx); err != nil {
 		return err
 	}
 	var failure error
@@ -40,7 +40,7 @@ func (r *repository) fetch(ctx context.Context, want *resolved, w wants) error {
 			continue
 		}
 		failure = nil
-		if r.keep(ctx, object) {
+		if r.kept(ctx, object) || r.keep(ctx, object) {
 			return nil
 		}
 	}
@@ -95,6 +95,13 @@ func worthMore(err error) bool {
 
 // kept tells whether an object is here with all that belongs to it.
 func (r *repository) kept(ctx context.Context, object string) bool {
+	// A ref is a file of its own until refs are packed.
+	if _, err := os.Stat(filepath.Join(r.dir, kept, object)); err == nil {
+		return true
+	}
+	if _, err := os.Stat(filepath.Join(r.dir, "packed-refs")); err != nil {
+		return false
+	}
 	_, err := r.run(ctx, runOpt{}, "rev-parse", "--quiet", "--verify", "--end-of-options", kept+object)
 	return err == nil
 }
@@ -111,10 +118,14 @@ func (r *repository) shallow() bool {
 	return err == nil && st.Size() > 0
 }
 
+// maxPacks is how many packs, one of each fetch, are read before they are made one.
+const maxPacks = 50
+
 // tidy removes what a git that was killed left: locks, which would be waited for, and parts of
-// packs.
-func (r *repository) tidy() error {
-	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+// packs. It joins packs that have become many.
+func (r *repository) tidy(ctx context.Context) error {
+	packs := 0
+	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -124,7 +135,14 @@ func (r *repository) tidy() error {
 			return fs.SkipDir
 		case strings.HasSuffix(rel, ".lock"), strings.HasPrefix(rel, "objects/pack/tmp_"):
 			return os.Remove(path)
+		case strings.HasSuffix(rel, ".pack"):
+			packs++
 		}
 		return nil
 	})
+	if err != nil || packs < maxPacks {
+		return err
+	}
+	_, err = r.run(ctx, runOpt{}, "gc", "--quiet", "--prune=now")
+	return err
 }

@@ -3,6 +3,7 @@
 package git
 
 import (
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -242,6 +243,33 @@ func TestOnlyTheCommitIsFetched(t *testing.T) {
 	r.commit("next")
 	b.must(s.url("r"), "main", nil)
 	require.Equal(t, "2", commits())
+}
+
+func TestManyPacksBecomeOne(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRepo(t, root, "r")
+	s := serve(t, root)
+	b := newBench(t)
+	b.must(s.url("r"), "main", nil)
+	dir := b.shared()
+	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
+	require.NoError(t, err)
+	require.Len(t, packs, 1)
+	for n := range maxPacks {
+		for _, end := range []string{".pack", ".idx"} {
+			data, err := os.ReadFile(strings.TrimSuffix(packs[0], ".pack") + end)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("objects/pack/pack-%040d%s", n, end)), data, 0o444))
+		}
+	}
+	r.write("two.txt", "two")
+	r.commit("two")
+	require.Equal(t, "two", b.must(s.url("r"), "main", nil).files["two.txt"])
+	packs, err = filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(packs), 2)
+	b.must(s.url("r"), r.git("rev-parse", "HEAD~"), nil)
 }
 
 func TestServersThatCantGiveASingleCommit(t *testing.T) {
