@@ -117,6 +117,10 @@ func (z *stargzWriter) annotations() map[string]string {
 	}
 }
 
+// maxMembers is how many members are in memory: most are of 4 MiB, and as much again when they have
+// been compressed.
+const maxMembers = 8
+
 // members is an estargz.Compressor.
 type members struct {
 	*ordered
@@ -133,7 +137,7 @@ type members struct {
 
 func newMembers(w io.Writer, level int, tap hash.Hash) *members {
 	m := &members{w: w, level: level}
-	m.ordered = newOrdered(ahead(), tap, func(b *block) error {
+	m.ordered = newOrdered(min(ahead(), maxMembers), tap, func(b *block) error {
 		m.begins = append(m.begins, m.offset)
 		n, err := w.Write(b.out.Bytes())
 		m.offset += int64(n)

@@ -49,17 +49,13 @@ func newZstdWriter(w io.Writer, level *int, tap hash.Hash) (*zstdWriter, error) 
 const zstdWindow = 2 << 20
 
 // zstdWorkers returns the most workers. A job holds 8 MiB of input and about half of that as
-// output; three more jobs than workers are in memory. Together with the tables of the workers that
-// is 150 MB at most.
+// output; three more jobs than workers are in memory, and the tables of the workers. With what the
+// garbage collector leaves that is 200 MB.
 func zstdWorkers(speed zstd.EncoderLevel) int {
-	switch {
-	case speed >= zstd.SpeedBestCompression: // with tables of 35 MB
+	if speed >= zstd.SpeedBestCompression { // with tables of 35 MB
 		return 2
-	case speed >= zstd.SpeedBetterCompression: // of 5 MB
-		return 6
-	default:
-		return 8
 	}
+	return 4
 }
 
 // Close ends the frame. It does not close the writer below.
