@@ -2,10 +2,12 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,4 +131,33 @@ func TestTheErrorOfMirrorsAndRegistryIsTheMostTelling(t *testing.T) {
 	require.ErrorContains(t, resolve("localhost:1", empty.Addr), "localhost:1/a/b:1: not found", "the mirror said so")
 	require.ErrorContains(t, resolve("localhost:1", "localhost:2"), `"http://localhost:1/v2/`, "nobody said anything")
 	require.ErrorContains(t, resolve(empty.Addr, "localhost:2"), empty.Addr+"/a/b:1: not found")
+}
+
+func TestAMirrorIsNotBlamedForATransferThatNobodyWants(t *testing.T) {
+	var asked atomic.Int32
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 1 {
+			<-r.Context().Done()
+			return
+		}
+		_, _ = w.Write(payload)
+	}))
+	t.Cleanup(mirror.Close)
+	c := registry.New(registry.Config{Hosts: map[string]registry.HostConfig{
+		"localhost:1": {Mirrors: []string{strings.TrimPrefix(mirror.URL, "http://")}},
+	}})
+	repo := c.Repository(parse(t, "localhost:1/a/b:1"), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for asked.Load() == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+	}()
+	rc, err := repo.Source(event.Scope{}).Open(ctx, payloadDesc(), 0)
+	require.NoError(t, err)
+	_, err = io.ReadAll(rc)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, rc.Close())
+	require.Equal(t, payload, readLayer(t, repo, payloadDesc(), 0))
 }

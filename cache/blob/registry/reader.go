@@ -46,6 +46,8 @@ type reader struct {
 	broken  func() error
 	cancel  func(error)
 	wait    func(time.Duration) error
+	// ended says why the transfer as a whole has ended, nil if it has not.
+	ended func() error
 }
 
 // endTime is how long a connection may stay open after the last byte.
@@ -71,6 +73,7 @@ func (r *reader) start(ctx context.Context) error {
 		r.body = body
 		return nil
 	}
+	r.ended = func() error { return context.Cause(ctx) }
 	r.wait = func(d time.Duration) error {
 		select {
 		case <-time.After(d):
@@ -147,6 +150,9 @@ func (r *reader) checkEnd() error {
 func (r *reader) resume(err error) error {
 	_ = r.body.Close()
 	r.body = nil
+	if err := r.ended(); err != nil {
+		return err // no fault of the host
+	}
 	switch cause := r.broken(); {
 	case cause != nil:
 		err = cause
