@@ -297,6 +297,7 @@ func (i *instance) tryFetch(ctx context.Context) (_ *cache.Ref, err error) {
 	if err := repo.fetch(ctx, i.found, i.wants()); err != nil {
 		return nil, err
 	}
+	i.env.Scope.Log(event.Stdout, []byte(i.found.commit+"\n"))
 	ref, err := i.checkOut(ctx, repo)
 	var failed *CommandError
 	var remote *RemoteError
