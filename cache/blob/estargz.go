@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"io"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,9 @@ type stargzWriter struct {
 
 	tocDigest, diffID digest.Digest
 }
+
+// errSparse is what comes of files with holes, which the library fills.
+var errSparse = errors.New("the archive holds files in a form that estargz cannot keep")
 
 // sum identifies bytes well enough to find faults of programs.
 type sum struct {
@@ -86,7 +90,7 @@ func (z *stargzWriter) run(r io.Reader) error {
 	}
 	z.diffID = digest.Digest(w.DiffID())
 	if z.in != z.members.in {
-		return errors.New("the archive holds files in a form that estargz cannot keep")
+		return errSparse
 	}
 	return nil
 }
@@ -96,6 +100,7 @@ func (z *stargzWriter) Write(p []byte) (int, error) {
 		return 0, errClosed
 	}
 	z.in.add(p)
+	z.members.written.Add(int64(len(p)))
 	return z.pipe.Write(p)
 }
 
@@ -126,8 +131,10 @@ type members struct {
 	*ordered
 	w     io.Writer
 	level int
-	// in is what was put into members.
-	in sum
+	// written is the size of what the library was given, in what was put into members. There
+	// cannot be more of the latter, unless the library fills holes, which have no bound.
+	written atomic.Int64
+	in      sum
 	// offset is how much has been written to w, begins where each member begins.
 	offset  int64
 	begins  []int64
@@ -186,6 +193,9 @@ func (w *memberWriter) Flush() error { return nil }
 
 func (w *memberWriter) Close() error {
 	w.m.in.add(w.b.in)
+	if w.m.in.size > w.m.written.Load() {
+		return errSparse
+	}
 	w.m.send(w.b, func(b *block) error { return member(b, w.m.level) })
 	_, err := w.w.Write([]byte{0})
 	return err
