@@ -24,8 +24,8 @@ const gzipWindow = 32 << 10
 const defaultDeflate = 5
 
 // deflateLevels maps levels as gzip's users know them to those of the library, whose levels from 5
-// on compress less than zlib's of the same number. Level 6 here is within 3 % of the size of zlib's
-// on binaries, the library's own level 6 within 6 %.
+// on compress less than zlib's of the same number. Level 6 here is about 3 % larger than zlib's
+// on binaries, the library's own level 6 more than 5 %.
 var deflateLevels = [...]int{0, 1, 2, 3, 5, 6, 8, 8, 9, 9}
 
 func deflateLevel(level *int) int {
