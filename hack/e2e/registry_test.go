@@ -9,6 +9,9 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -184,4 +187,43 @@ func TestACancelledPullLetsGoOfTheRegistry(t *testing.T) {
 	}
 	p.spoil.Store(nil)
 	d.Build(t, dockerfile(t, "FROM "+p.host+"/library/busybox", "RUN true"))
+}
+
+// What was fetched before a kill harms no later pull, and does not stay.
+func TestAPullSucceedsAfterTheDaemonWasKilled(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	p := startProxy(t, registry)
+	random := make([]byte, 8<<20)
+	for i := range random {
+		random[i] = byte(rand.Uint32()) //nolint:gosec // any bytes that do not compress
+	}
+	registry.Push(t, "library/large:latest", image(t, regular("random", string(random))))
+	half := make(chan struct{}, 8)
+	p.spoil.Store(&spoiler{change: func(w http.ResponseWriter, r *http.Response, data []byte) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		_, _ = w.Write(data[:len(data)/2])
+		if flusher, ok := w.(http.Flusher); ok {
+			flusher.Flush()
+		}
+		half <- struct{}{}
+		<-r.Request.Context().Done()
+	}})
+	dir := dockerfile(t, "FROM "+p.host+"/library/large", "RUN wc -c /random")
+	c := launchBuild(t, d, dir)
+	<-half
+	// What was sent is in the file of the transfer soon; nobody says when.
+	require.Eventually(t, func() bool {
+		parts, _ := filepath.Glob(filepath.Join(d.Root, "openbuildkit", "cache", "content", "ingest", "*", "data"))
+		return slices.ContainsFunc(parts, func(part string) bool {
+			st, err := os.Stat(part)
+			return err == nil && st.Size() > 2<<20
+		})
+	}, 30*time.Second, 20*time.Millisecond)
+	d.Kill(t)
+	require.Equal(t, 1, c.wait(t).Code)
+
+	p.spoil.Store(nil)
+	d.Start(t)
+	d.Build(t, dir)
+	requirePruned(t, d)
 }
