@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strconv"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -33,6 +35,22 @@ type exportPlan struct {
 	layout string
 }
 
+// layoutLast moves exports to OCI layouts to the end. The index of a layout is written by what the
+// response says, and of several exporters the last is the one that says it.
+func layoutLast(exports []Export) []Export {
+	sorted := slices.Clone(exports)
+	slices.SortStableFunc(sorted, func(a, b Export) int { return cmp.Compare(toLayout(a), toLayout(b)) })
+	return sorted
+}
+
+func toLayout(e Export) int {
+	asTar, err := strconv.ParseBool(e.Attrs[tarAttr])
+	if (e.Type == ExporterOCI || e.Type == ExporterDocker) && err == nil && !asTar {
+		return 1
+	}
+	return 0
+}
+
 // planExports checks exports.
 func planExports(exports []Export) (*exportPlan, error) {
 	p := &exportPlan{outputs: map[int]filesync.Output{}}
@@ -42,7 +60,7 @@ func planExports(exports []Export) (*exportPlan, error) {
 		case ExporterLocal:
 			err = p.addDir(i, e)
 		case ExporterOCI, ExporterDocker:
-			if asTar, perr := strconv.ParseBool(e.Attrs[tarAttr]); perr == nil && !asTar {
+			if toLayout(e) == 1 {
 				err = p.addLayout(e)
 				break
 			}

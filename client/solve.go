@@ -76,6 +76,7 @@ type build struct {
 
 // newBuild checks opt. It changes nothing.
 func (c *Client) newBuild(opt SolveOpt) (*build, error) {
+	opt.Exports = layoutLast(opt.Exports)
 	exports, err := planExports(opt.Exports)
 	if err != nil {
 		return nil, err

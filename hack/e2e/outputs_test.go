@@ -55,12 +55,12 @@ func TestSeveralOutputsOfOneBuild(t *testing.T) {
 	path := func(name string) string { return filepath.Join(out, name) }
 
 	result := d.Build(t, dir,
+		"--output=type=oci,tar=false,dest="+path("layout"),
 		"--output=type=image,name="+registry.Host+"/out/a:1,push=true",
 		"--output=type=image,name="+registry.Host+"/out/b:2,push=true,compression=gzip,compression-level=9,force-compression=true",
 		"--output=type=oci,dest="+path("1.tar")+",name=example.org/one:1",
 		"--output=type=oci,dest="+path("2.tar")+",name=example.org/two:2,compression=uncompressed,force-compression=true",
 		"--output=type=docker,dest="+path("docker.tar")+",name=example.org/three:3",
-		"--output=type=oci,tar=false,dest="+path("layout"),
 		"--output=type=local,dest="+path("files"),
 		"--output=type=local,dest="+path("again"),
 		"--output=type=tar,dest="+path("files.tar"),
@@ -84,7 +84,7 @@ func TestSeveralOutputsOfOneBuild(t *testing.T) {
 	digest, err := readLayout(t, path("layout")).Digest()
 	require.NoError(t, err)
 	m := readMetadata(t, path("meta.json"))
-	require.Equal(t, digest.String(), m.Digest, "the last image wins")
+	require.Equal(t, digest.String(), m.Digest, "that of the layout wins")
 	require.Equal(t, "example.org/three:3", m.Name, "the last that has a name wins")
 	d.RequireIdle(t)
 }
