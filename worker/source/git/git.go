@@ -88,6 +88,9 @@ type Identifier struct {
 	AuthHeader, AuthToken string
 	KnownHosts            string
 	Agent                 string
+
+	// Signature is what commit or tag must be signed with; nil if nobody cares.
+	Signature *Signature
 }
 
 // Scheme returns git.
@@ -158,10 +161,8 @@ func parse(ref string, attrs map[string]string) (*Identifier, error) {
 			}
 		}
 	}
-	for _, key := range []string{pb.AttrGitSigPubKey, pb.AttrGitSigRejectExpired, pb.AttrGitSigRequireSigned, pb.AttrGitSigIgnoreSigned} {
-		if attrs[key] != "" {
-			return nil, fmt.Errorf("%s: signatures of git sources can't be verified", key)
-		}
+	if id.Signature, err = parseSignature(attrs); err != nil {
+		return nil, err
 	}
 	if attrs[pb.AttrGitBundle] != "" {
 		return nil, fmt.Errorf("%s: bundles are not read", pb.AttrGitBundle)
@@ -256,6 +257,10 @@ func (id *Identifier) key(r *resolved, private bool) string {
 	}
 	if id.Bundle {
 		k += "(bundle)"
+	}
+	if id.Signature != nil {
+		// What was not verified is another one; so is what another tag stood for.
+		k += "(signed " + id.Signature.id + " " + r.object() + ")"
 	}
 	return k + " " + id.repository(private)
 }

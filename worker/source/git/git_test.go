@@ -150,7 +150,8 @@ func TestWhatParseRefuses(t *testing.T) {
 		"a commit that nobody names":    {u, "main", attrs{pb.AttrGitFetchByCommit: "true"}},
 		"a bundle of a part":            {u, "main:sub", attrs{pb.AttrGitCheckoutBundle: "true"}},
 		"a bundle that keeps .git":      {u, "main", attrs{pb.AttrGitCheckoutBundle: "true", pb.AttrGitKeepDir: "true"}},
-		"a signature":                   {u, "", attrs{pb.AttrGitSigPubKey: "k"}},
+		"a key that is none":            {u, "", attrs{pb.AttrGitSigPubKey: "k"}},
+		"a signature without a key":     {u, "", attrs{pb.AttrGitSigRequireSigned: "true"}},
 		"a bundle to read":              {u, "", attrs{pb.AttrGitBundle: "docker-image+blob://x@sha256:y"}},
 	} {
 		_, err := b.parse(c.remote, c.fragment, c.attrs)

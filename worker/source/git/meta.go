@@ -40,11 +40,7 @@ func (s *Source) ResolveGit(ctx context.Context, id source.Identifier, objects b
 	if err := repo.fetch(ctx, found, wants{tag: true, byCommit: r.FetchByCommit}); err != nil {
 		return nil, err
 	}
-	if resp.CommitObject, err = repo.run(ctx, runOpt{}, "cat-file", "commit", found.commit); err != nil {
-		return nil, err
-	}
-	if found.tag != "" {
-		resp.TagObject, err = repo.run(ctx, runOpt{}, "cat-file", "tag", found.tag)
-	}
+	c, err := repo.objects(ctx, found)
+	resp.CommitObject, resp.TagObject = c.Object, c.Tag
 	return resp, err
 }

@@ -297,6 +297,9 @@ func (i *instance) tryFetch(ctx context.Context) (_ *cache.Ref, err error) {
 	if err := repo.fetch(ctx, i.found, i.wants()); err != nil {
 		return nil, err
 	}
+	if err := repo.verify(ctx, i.found, i.id.Signature); err != nil {
+		return nil, err
+	}
 	i.env.Scope.Log(event.Stdout, []byte(i.found.commit+"\n"))
 	ref, err := i.checkOut(ctx, repo)
 	var failed *CommandError
@@ -320,5 +323,5 @@ func (e *damagedError) Unwrap() error { return e.err }
 
 // wants says what has to be fetched of the commit.
 func (i *instance) wants() wants {
-	return wants{tag: i.id.keepDir(), history: i.id.Bundle, byCommit: i.id.FetchByCommit}
+	return wants{tag: i.id.keepDir() || i.id.Signature != nil, history: i.id.Bundle, byCommit: i.id.FetchByCommit}
 }

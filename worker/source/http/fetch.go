@@ -37,8 +37,19 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("digest mismatch %s: %s", e.Got, e.Want)
 }
 
-// Fetch returns the tree.
+// Fetch returns the tree. A file that should be signed is checked whether it was here or not.
 func (i *instance) Fetch(ctx context.Context) (*cache.Ref, error) {
+	ref, err := i.fetch(ctx)
+	if err != nil || i.id.Signature == nil {
+		return ref, err
+	}
+	if err := i.verify(ctx, ref); err != nil {
+		return nil, errors.Join(err, ref.Release(context.WithoutCancel(ctx)))
+	}
+	return ref, nil
+}
+
+func (i *instance) fetch(ctx context.Context) (*cache.Ref, error) {
 	if err := i.authorize(ctx); err != nil {
 		return nil, err
 	}

@@ -18,7 +18,6 @@ package http
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	nethttp "net/http"
 	"net/url"
@@ -107,6 +106,8 @@ type Identifier struct {
 	AuthSecret string
 	// Accept and UserAgent are headers; empty for the usual ones.
 	Accept, UserAgent string
+	// Signature is what the file must be signed with; nil if nobody cares.
+	Signature *Signature
 
 	file file
 }
@@ -153,8 +154,8 @@ func parse(ref string, attrs map[string]string) (*Identifier, error) {
 		UserAgent:  attrs[pb.AttrHTTPHeaderPrefix+"user-agent"],
 		file:       file{Name: attrs[pb.AttrHTTPFilename], Perm: defaultPerm},
 	}
-	if attrs[pb.AttrHTTPSigPubKey] != "" || attrs[pb.AttrHTTPSigSignature] != "" {
-		return nil, errors.New("signatures of http sources can't be verified")
+	if id.Signature, err = parseSignature(attrs[pb.AttrHTTPSigPubKey], attrs[pb.AttrHTTPSigSignature]); err != nil {
+		return nil, err
 	}
 	if name := id.file.Name; name != "" && !isFileName(name) {
 		return nil, fmt.Errorf("invalid %s %q", pb.AttrHTTPFilename, name)
@@ -216,13 +217,13 @@ func (id *Identifier) content(private bool) string {
 func (id *Identifier) key(dgst digest.Digest, name, lastModified string) string {
 	f := id.file
 	f.Name = name
-	return "http:" + hash(f, dgst, lastModified, id.AuthSecret, id.Accept, id.UserAgent)
+	return "http:" + hash(f, dgst, lastModified, id.AuthSecret, id.Accept, id.UserAgent) + id.Signature.key()
 }
 
 // promisedKey returns the key of the tree with the content that the checksum promises. Nobody has
 // shown to have it: a checksum is no secret, so the key holds for this url only.
 func (id *Identifier) promisedKey() string {
-	return "http:" + hash(id.file, id.Checksum, id.content(false))
+	return "http:" + hash(id.file, id.Checksum, id.content(false)) + id.Signature.key()
 }
 
 // hash returns a digest of values that have a JSON form.
