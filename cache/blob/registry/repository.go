@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/session"
 )
 
@@ -176,6 +177,7 @@ func openAt(ctx context.Context, h *host, ref string, desc ocispec.Descriptor, o
 	if err != nil {
 		return nil, err
 	}
+	desc.URLs = blob.ForeignURLs(desc) // the fetcher asks them first, without credentials
 	rc, err := fetcher.Fetch(logged(ctx), desc)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // How many bytes are read of a document: of a manifest more than anything that a registry stores, of
@@ -158,7 +160,7 @@ func decodeConfig(dgst digest.Digest, data []byte, n int) (*imageConfig, error) 
 
 // cleanLayer returns the descriptor of a layer without what only we ourselves may say of it.
 func cleanLayer(d ocispec.Descriptor) ocispec.Descriptor {
-	c := ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, URLs: d.URLs}
+	c := ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, URLs: blob.ForeignURLs(d)}
 	for k, v := range d.Annotations {
 		if strings.HasPrefix(k, "containerd.io/") || strings.HasPrefix(k, "buildkit") {
 			continue

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
@@ -26,6 +27,18 @@ func TestForeignAnnotationsOfLayersAreNotBelieved(t *testing.T) {
 	})
 	require.Equal(t, map[string]string{"own": "kept"}, got.Annotations)
 	require.Nil(t, got.Data)
+}
+
+func TestOnlyForeignLayersKeepTheirURLs(t *testing.T) {
+	for mediaType, want := range map[string][]string{
+		ocispec.MediaTypeImageLayerGzip:                 nil,
+		images.MediaTypeDockerSchema2LayerGzip:          nil,
+		images.MediaTypeDockerSchema2LayerForeignGzip:   {"https://a/b", "http://c"},
+		ocispec.MediaTypeImageLayerNonDistributableGzip: {"https://a/b", "http://c"}, //nolint:staticcheck // layers of that type exist
+	} {
+		got := cleanLayer(ocispec.Descriptor{MediaType: mediaType, URLs: []string{"https://a/b", "ftp://a", "file:///b", "http://c"}})
+		require.Equal(t, want, got.URLs, mediaType)
+	}
 }
 
 func FuzzDecode(f *testing.F) {
