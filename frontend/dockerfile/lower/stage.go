@@ -201,13 +201,7 @@ func (b *Build) pickTarget() error {
 		b.target = b.stages[len(b.stages)-1]
 		return nil
 	}
-	if b.target = b.find(b.opt.Target, len(b.stages)); b.target != nil {
-		return nil
-	}
-	if i, ok := instruction.Index(b.opt.Target); ok && i >= 0 && i < len(b.stages) {
-		b.target = b.stages[i]
-	}
-	if b.target == nil {
+	if b.target = b.find(b.opt.Target, len(b.stages)); b.target == nil {
 		return suggest.Wrap(fmt.Errorf("target stage %q could not be found", b.opt.Target), b.opt.Target, b.stageNames())
 	}
 	return nil
