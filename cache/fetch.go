@@ -48,6 +48,10 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 
 // fetchVariant fetches one form of a layer, together with all who want the same blob.
 func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Access) error {
+	// After a crash a fetch goes on where it was only if the record that it is for is known then.
+	if err := m.store.Flush(); err != nil {
+		return fmt.Errorf("keep cache record %s: %w", r.id, err)
+	}
 	// The work may have been begun for another record with the same blob, which may have been
 	// removed before this one has a lease on it: then once more.
 	for range 3 {

@@ -29,6 +29,8 @@ type proxy struct {
 	// spoil changes an answer that carries a layer, or, where manifests is true, a manifest. The
 	// data is that of the whole body.
 	spoil atomic.Pointer[spoiler]
+	// ranges counts the requests for a part of something.
+	ranges atomic.Int32
 }
 
 type spoiler struct {
@@ -47,6 +49,9 @@ func startProxy(t *testing.T, registry *harness.Registry) *proxy {
 	plain := httputil.NewSingleHostReverseProxy(target)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		spoil := p.spoil.Load()
+		if r.Header.Get("Range") != "" {
+			p.ranges.Add(1)
+		}
 		manifest := strings.Contains(r.URL.Path, "/manifests/")
 		if spoil == nil || r.Method != http.MethodGet || manifest != spoil.manifests {
 			plain.ServeHTTP(w, r)
@@ -189,7 +194,7 @@ func TestACancelledPullLetsGoOfTheRegistry(t *testing.T) {
 	d.Build(t, dockerfile(t, "FROM "+p.host+"/library/busybox", "RUN true"))
 }
 
-// What was fetched before a kill harms no later pull, and does not stay.
+// What was fetched before a kill is gone on with, and does not stay.
 func TestAPullSucceedsAfterTheDaemonWasKilled(t *testing.T) {
 	d, registry := startWithRegistry(t, harness.DaemonOptions{})
 	p := startProxy(t, registry)
@@ -223,7 +228,9 @@ func TestAPullSucceedsAfterTheDaemonWasKilled(t *testing.T) {
 	require.Equal(t, 1, c.wait(t).Code)
 
 	p.spoil.Store(nil)
+	p.ranges.Store(0)
 	d.Start(t)
 	d.Build(t, dir)
+	require.NotZero(t, p.ranges.Load(), "what is here is not fetched again")
 	requirePruned(t, d)
 }

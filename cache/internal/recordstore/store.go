@@ -228,19 +228,13 @@ func (s *Store) flushIn(wait time.Duration) {
 }
 
 func (s *Store) background() {
-	err := s.Flush()
-	if err == nil {
-		return
-	}
-	log.L.WithError(err).Error("cache records cannot be stored, trying again")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.flushIn(retryDelay)
+	if err := s.Flush(); err != nil {
+		log.L.WithError(err).Error("cache records cannot be stored, trying again")
 	}
 }
 
-// Flush writes everything stored so far to disk. After an error all of it is still to be written.
+// Flush writes everything stored so far to disk. After an error all of it is still to be written,
+// and is after a while.
 func (s *Store) Flush() error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
@@ -260,6 +254,9 @@ func (s *Store) Flush() error {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.pending.under(b)
+		if !s.closed {
+			s.flushIn(retryDelay)
+		}
 	}
 	s.inFlight = newBatch()
 	return err
