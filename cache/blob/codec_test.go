@@ -123,6 +123,9 @@ func TestBytesDependOnInputFormAndLevelAlone(t *testing.T) {
 			in = layer(t, 9<<20) // of more than one job
 		}
 		all := []*int{nil}
+		if raced {
+			levels = levels[:min(1, len(levels))] // they differ in how hard goroutines work, not in how these meet
+		}
 		for _, l := range levels {
 			all = append(all, &l)
 		}
@@ -143,6 +146,9 @@ func TestBytesDependOnInputFormAndLevelAlone(t *testing.T) {
 // The pools of compressors must not let one layer change the bytes of the next.
 func TestBytesDoNotDependOnWhatWasCompressedBefore(t *testing.T) {
 	for form, levels := range forms {
+		if raced {
+			levels = levels[:min(1, len(levels))]
+		}
 		for _, level := range levels {
 			var want [][]byte
 			sizes := []int{2 << 20, 100, 50000}

@@ -1,3 +1,5 @@
+//go:build !race
+
 package blob
 
 import (
@@ -10,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// The race detector takes memory of its own, so this is no test for it.
+//
 // The memory that a layer takes has a bound that neither its size nor the number of cores moves.
 func TestMemoryIsBounded(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(20)) // what is counted is in use, mostly
