@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -88,6 +89,8 @@ type client struct {
 	done   chan struct{}
 	// ctx tells, after the end, whether that was for its time.
 	ctx context.Context
+	// peak is the most memory that was seen, in bytes.
+	peak atomic.Int64
 }
 
 // prepare returns a buildctl that start starts.
@@ -110,10 +113,28 @@ func prepare(tb testing.TB, d *harness.Daemon, args ...string) *client {
 func (c *client) start(tb testing.TB) {
 	tb.Helper()
 	require.NoError(tb, c.cmd.Start())
+	go c.watchMemory()
 	go func() {
 		defer close(c.done)
 		_ = c.cmd.Wait() // the state has the exit code
 	}()
+}
+
+// watchMemory looks at the process's own account of its peak until it ends. That of its parent,
+// wait4's, begins with what the parent had when it made the process.
+func (c *client) watchMemory() {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-ticker.C:
+			if peak, ok := statusValue(c.cmd.Process.Pid, "VmHWM"); ok {
+				c.peak.Store(peak)
+			}
+		}
+	}
 }
 
 // launch starts a buildctl.
@@ -183,14 +204,8 @@ func (c *client) signal(tb testing.TB, s syscall.Signal) {
 	}
 }
 
-// peakMemory returns the most memory that the ended client had, in bytes.
-func (c *client) peakMemory() int64 {
-	usage, ok := c.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return 0
-	}
-	return usage.Maxrss << 10
-}
+// peakMemory returns the most memory that the client was seen to have, in bytes.
+func (c *client) peakMemory() int64 { return c.peak.Load() }
 
 // output keeps what is written to it and wakes those who wait for more.
 type output struct {
@@ -318,16 +333,25 @@ func peakMemory(tb testing.TB, pid int) int64 { return memory(tb, pid, "VmHWM") 
 // memory returns a value of a process's status in bytes.
 func memory(tb testing.TB, pid int, key string) int64 {
 	tb.Helper()
-	for line := range strings.Lines(read(tb, fmt.Sprintf("/proc/%d/status", pid))) {
+	value, ok := statusValue(pid, key)
+	require.True(tb, ok, "process %d has no %s", pid, key)
+	return value
+}
+
+// statusValue returns a value of a process's status in bytes; false if there is no such process.
+func statusValue(pid int, key string) (int64, bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(data)) {
 		if text, ok := strings.CutPrefix(line, key+":"); ok {
 			var kilobytes int64
 			_, err := fmt.Sscanf(text, "%d kB", &kilobytes)
-			require.NoError(tb, err, line)
-			return kilobytes << 10
+			return kilobytes << 10, err == nil
 		}
 	}
-	tb.Fatalf("process %d has no %s", pid, key)
-	return 0
+	return 0, false
 }
 
 // resetPeak makes peakMemory forget the past.
