@@ -5,7 +5,8 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/plugins/content/local"
+
+	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 )
 
 // parseOCILayouts opens the values of --oci-layout by their ids.
@@ -19,7 +20,7 @@ func parseOCILayouts(values []string) (map[string]content.Store, error) {
 		if _, ok := stores[id]; ok {
 			return nil, fmt.Errorf("oci store key %q already exists", id)
 		}
-		store, err := local.NewStore(path)
+		store, err := sessioncontent.NewLayout(path)
 		if err != nil {
 			return nil, fmt.Errorf("oci-layout context at %s failed to initialize: %w", path, err)
 		}

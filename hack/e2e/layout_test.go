@@ -29,6 +29,7 @@ func TestAnImageOfAnOCILayoutIsBuiltOn(t *testing.T) {
 	out := t.TempDir()
 	first := d.Build(t, dir, append(named("store"), "--output=type=local,dest="+out)...)
 	require.NotEmpty(t, ran(first))
+	require.NotContains(t, first.Stderr, "fsverity", "nothing is tried on the layout")
 	require.Equal(t, "from the layout\n", read(t, out, "g"))
 	require.Equal(t, "from the layout\n", read(t, out, "f"))
 	for _, step := range ran(d.Build(t, dir, named("store")...)) {
