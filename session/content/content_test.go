@@ -71,8 +71,45 @@ func TestABlobIsReadAsAStreamFromAnOffset(t *testing.T) {
 	}
 	_, err = sessioncontent.Open(t.Context(), c, "oci:a", digest.FromString("absent"), 0)
 	require.True(t, errdefs.IsNotFound(err), err)
+}
+
+// stuckStore holds blobs of which the second half never comes, until end is closed.
+type stuckStore struct {
+	content.Store
+	end chan struct{}
+}
+
+func (s stuckStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	ra, err := s.Store.ReaderAt(ctx, desc)
+	return stuckReader{ra, s.end}, err
+}
+
+type stuckReader struct {
+	content.ReaderAt
+	end chan struct{}
+}
+
+func (r stuckReader) ReadAt(p []byte, offset int64) (int, error) {
+	if offset >= r.Size()/2 {
+		<-r.end
+		return 0, io.ErrUnexpectedEOF
+	}
+	return r.ReaderAt.ReadAt(p[:min(int64(len(p)), r.Size()/2-offset)], offset)
+}
+
+func TestAStreamThatNobodyWantsEnds(t *testing.T) {
+	store, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	stuck := stuckStore{store, make(chan struct{})}
+	_, c := sessiontest.Connect(t, sessioncontent.NewProvider(map[string]content.Store{"oci:a": stuck}))
+	t.Cleanup(func() { close(stuck.end) }) // before the session is ended
+	data := bytes.Repeat([]byte("0123456789"), 400_000)
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	require.NoError(t, content.WriteBlob(t.Context(), store, "ref", bytes.NewReader(data), desc))
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := sessioncontent.Open(ctx, c, "oci:a", desc.Digest, 0)
+	require.NoError(t, err)
+	_, err = io.ReadFull(r, make([]byte, 10))
 	require.NoError(t, err)
 	cancel()
 	_, err = io.ReadAll(r)
