@@ -69,6 +69,43 @@ func TestDockerConfigurationIsRead(t *testing.T) {
 	require.Equal(t, auth.Login{Username: "u", Secret: "p"}, got)
 }
 
+// Helpers are programs that Docker's configuration names for a registry or for all.
+func TestCredentialHelpersAreAsked(t *testing.T) {
+	dir := t.TempDir()
+	helper := `#!/bin/sh
+read host
+[ "$1" = get ] || exit 1
+case $host in
+one.example) echo '{"ServerURL":"one.example","Username":"u","Secret":"p"}' ;;
+token.example) echo '{"ServerURL":"token.example","Username":"<token>","Secret":"idtoken"}' ;;
+*) echo "credentials not found in native keychain"; exit 1 ;;
+esac
+`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(helper), 0o755))
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	for name, text := range map[string]string{
+		"for one registry": `{"credHelpers":{"one.example":"test","token.example":"test","none.example":"test"}}`,
+		"for all":          `{"credsStore":"test"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			configured := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(configured, "config.json"), []byte(text), 0o600))
+			file, err := config.Load(configured)
+			require.NoError(t, err)
+			_, c := sessiontest.Connect(t, auth.NewProvider(auth.Config{Logins: file, SeedDir: configured}))
+			for host, want := range map[string]auth.Login{
+				"one.example":   {Username: "u", Secret: "p"},
+				"token.example": {Secret: "idtoken"},
+				"none.example":  {},
+			} {
+				got, err := auth.Credentials(t.Context(), authpb.NewAuthClient(c.Conn()), host)
+				require.NoError(t, err, host)
+				require.Equal(t, want, got, host)
+			}
+		})
+	}
+}
+
 func TestCredentialsAreAskedForAgainBeforeFiveMinutesPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := logins{"h": {Username: "u", Password: "1"}}
