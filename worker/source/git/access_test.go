@@ -32,6 +32,7 @@ import (
 	"github.com/openbuildkit/buildkit/session/secrets"
 	sshsession "github.com/openbuildkit/buildkit/session/ssh"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 func TestCredentials(t *testing.T) {
@@ -89,8 +90,8 @@ func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
 	s.auth = "right"
 	s.mu.Unlock()
 	b := newBench(t, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "right"}))
-	nobody := join(t, b.src.cfg.Sessions)
-	liar := join(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "wrong"}))
+	nobody := sourcetest.Client(t, b.src.cfg.Sessions)
+	liar := sourcetest.Client(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "wrong"}))
 	mine := b.must(s.url("r"), commit, nil)
 	require.Equal(t, mine.key, b.must(s.url("r"), commit, nil).key)
 	for _, session := range []string{nobody, liar} {

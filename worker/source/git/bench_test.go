@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -27,6 +26,7 @@ import (
 	"github.com/openbuildkit/buildkit/session/secrets"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 // backend is the program of git that serves repositories over http.
@@ -155,7 +155,7 @@ func newBench(t testing.TB, offers ...session.Attachable) *bench {
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	sessions := session.NewManager()
 	src := New(Config{Cache: m, Sessions: sessions, Dir: filepath.Join(dir, "git jobs"), Environ: os.Environ()})
-	b := &bench{t: t, src: src, session: join(t, sessions, offers...)}
+	b := &bench{t: t, src: src, session: sourcetest.Client(t, sessions, offers...)}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(src.cfg.Dir)
 		require.NoError(t, err)
@@ -163,31 +163,6 @@ func newBench(t testing.TB, offers ...session.Attachable) *bench {
 	})
 	require.NoError(t, os.MkdirAll(src.cfg.Dir, 0o700))
 	return b
-}
-
-// join runs a session until the test ends.
-func join(t testing.TB, m *session.Manager, offers ...session.Attachable) string {
-	t.Helper()
-	s, err := session.New("")
-	require.NoError(t, err)
-	for _, o := range offers {
-		s.Allow(o)
-	}
-	handled, ran := make(chan error, 1), make(chan error, 1)
-	dial := func(_ context.Context, _ string, meta map[string][]string) (net.Conn, error) {
-		client, daemon := net.Pipe()
-		go func() { handled <- m.HandleConn(context.Background(), daemon, meta) }()
-		return client, nil
-	}
-	go func() { ran <- s.Run(context.Background(), dial) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-ran
-		<-handled
-	})
-	_, err = m.Get(t.Context(), s.ID())
-	require.NoError(t, err)
-	return s.ID()
 }
 
 // attrs are those of an op.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	nethttp "net/http"
 	"net/http/httptest"
 	"net/url"
@@ -34,6 +33,7 @@ import (
 	"github.com/openbuildkit/buildkit/session/upload"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 const stamp = "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -112,32 +112,7 @@ func newBench(t *testing.T, w *web, offers ...session.Attachable) *bench {
 	if w != nil {
 		cfg.Transport = w.Client().Transport
 	}
-	return &bench{t: t, src: New(cfg), session: join(t, sessions, offers...)}
-}
-
-// join runs a session until the test ends.
-func join(t *testing.T, m *session.Manager, offers ...session.Attachable) string {
-	t.Helper()
-	s, err := session.New("")
-	require.NoError(t, err)
-	for _, o := range offers {
-		s.Allow(o)
-	}
-	handled, ran := make(chan error, 1), make(chan error, 1)
-	dial := func(_ context.Context, _ string, meta map[string][]string) (net.Conn, error) {
-		client, daemon := net.Pipe()
-		go func() { handled <- m.HandleConn(context.Background(), daemon, meta) }()
-		return client, nil
-	}
-	go func() { ran <- s.Run(context.Background(), dial) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-ran
-		<-handled
-	})
-	_, err = m.Get(t.Context(), s.ID())
-	require.NoError(t, err)
-	return s.ID()
+	return &bench{t: t, src: New(cfg), session: sourcetest.Client(t, sessions, offers...)}
 }
 
 func (b *bench) instance(u string, attrs map[string]string, memo *source.Memo) *instance {
@@ -413,8 +388,8 @@ func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
 	})
 	host := strings.Split(w.Listener.Addr().String(), ":")[0]
 	b := newBench(t, w, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "right"}))
-	mine, nobody := b.session, join(t, b.src.cfg.Sessions)
-	liar := join(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "wrong"}))
+	mine, nobody := b.session, sourcetest.Client(t, b.src.cfg.Sessions)
+	liar := sourcetest.Client(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "wrong"}))
 	sum := map[string]string{pb.AttrHTTPChecksum: digest.FromString("private").String()}
 	first, err := b.get(w.URL+"/f", sum)
 	require.NoError(t, err)
