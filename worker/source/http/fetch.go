@@ -274,6 +274,11 @@ func (i *instance) read(ctx context.Context, v *version, fn func(io.Reader) erro
 		return err
 	}
 	defer func() { err = errors.Join(err, ref.Release(context.WithoutCancel(ctx))) }()
+	return look(ctx, ref, fn)
+}
+
+// look opens the file of a tree, which holds it alone, for fn.
+func look(ctx context.Context, ref *cache.Ref, fn func(io.Reader) error) (err error) {
 	m, err := ref.Mount(ctx, true, cache.Access{})
 	if err != nil {
 		return err
@@ -283,7 +288,14 @@ func (i *instance) read(ctx context.Context, v *version, fn func(io.Reader) erro
 		return err
 	}
 	defer func() { err = errors.Join(err, unmount()) }()
-	f, err := os.OpenInRoot(dir, v.File.Name)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) != 1 {
+		return fmt.Errorf("a tree of one file holds %d", len(entries))
+	}
+	f, err := os.OpenInRoot(dir, entries[0].Name())
 	if err != nil {
 		return err
 	}

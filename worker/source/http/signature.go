@@ -4,14 +4,11 @@ package http
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source/signature"
 )
 
@@ -46,28 +43,9 @@ func (s *Signature) key() string {
 	return " signed " + s.id
 }
 
-// verify checks the file in a tree, which it holds alone.
-func (i *instance) verify(ctx context.Context, ref *cache.Ref) (err error) {
-	m, err := ref.Mount(ctx, true, cache.Access{})
-	if err != nil {
-		return err
-	}
-	dir, unmount, err := snapshot.MountTemp(m)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unmount()) }()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if len(entries) != 1 {
-		return fmt.Errorf("the tree of %s holds %d files", i.id, len(entries))
-	}
-	f, err := os.OpenInRoot(dir, entries[0].Name())
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return i.id.Signature.keys.VerifyDetached(i.id.String(), io.Reader(f), i.id.Signature.armor)
+// verify checks the file in a tree.
+func (i *instance) verify(ctx context.Context, ref *cache.Ref) error {
+	return look(ctx, ref, func(r io.Reader) error {
+		return i.id.Signature.keys.VerifyDetached(i.id.String(), r, i.id.Signature.armor)
+	})
 }
