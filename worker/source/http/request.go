@@ -147,6 +147,7 @@ func (c *client) do(ctx context.Context, method string, header nethttp.Header) (
 		stall:  c.stall,
 		timer:  time.AfterFunc(c.stall, func() { cancel(stalledError{c.stall}) }),
 		cancel: cancel,
+		cause:  func() error { return context.Cause(ctx) },
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -201,12 +202,15 @@ type watchdog struct {
 	timer   *time.Timer
 	cancel  context.CancelCauseFunc
 	explain func(error) error
+	// cause says why the request was given up; nil if it was not.
+	cause func() error
 }
 
 func (w *watchdog) Read(p []byte) (int, error) {
 	n, err := w.body.Read(p)
 	w.timer.Reset(w.stall)
-	if err != nil && err != io.EOF {
+	// A server that is left may end what it sends as if that were all, and be heard yet.
+	if err != nil && (err != io.EOF || w.cause() != nil) {
 		err = w.explain(err)
 	}
 	return n, err
