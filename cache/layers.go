@@ -124,7 +124,7 @@ func (m *Manager) choose(r *record, opt form) (variant, bool) {
 		return *came, true
 	}
 	for _, v := range r.state.Blobs {
-		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && (opt.Level == nil || blob.SameLevel(opt.Type, v.Level, opt.Level)) {
+		if v.Compression == opt.Type && sameEpoch(v.Epoch, opt.epoch) && blob.SameLevel(opt.Type, v.Level, opt.Level) {
 			return v, true
 		}
 	}
