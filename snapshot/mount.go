@@ -45,6 +45,16 @@ func MountTemp(m Mountable) (dir string, release func() error, err error) {
 	}), nil
 }
 
+// WithMount makes a tree visible as MountTemp does, for the time of fn.
+func WithMount(m Mountable, fn func(dir string) error) (err error) {
+	dir, release, err := MountTemp(m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return fn(dir)
+}
+
 func once(f func() error) func() error {
 	return sync.OnceValue(f)
 }

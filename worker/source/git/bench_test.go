@@ -199,8 +199,8 @@ func (b *bench) env(memo *source.Memo) source.Env {
 	}), "sha256:v")}
 }
 
-// tree is what a build gets.
-type tree struct {
+// got is what a build gets.
+type got struct {
 	key   source.Key
 	id    string
 	files map[string]string
@@ -209,14 +209,14 @@ type tree struct {
 }
 
 // fetch returns the tree, in a build of its own.
-func (b *bench) fetch(remote, fragment string, a attrs) (*tree, error) {
+func (b *bench) fetch(remote, fragment string, a attrs) (*got, error) {
 	b.t.Helper()
 	return b.take(b.instance(remote, fragment, a, &source.Memo{}))
 }
 
-func (b *bench) take(i *instance) (_ *tree, err error) {
+func (b *bench) take(i *instance) (_ *got, err error) {
 	b.t.Helper()
-	tr := &tree{files: map[string]string{}, modes: map[string]fs.FileMode{}, info: map[string]fs.FileInfo{}}
+	tr := &got{files: map[string]string{}, modes: map[string]fs.FileMode{}, info: map[string]fs.FileInfo{}}
 	if tr.key, _, err = i.Key(b.t.Context(), 0); err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (b *bench) take(i *instance) (_ *tree, err error) {
 }
 
 // must is fetch without an error.
-func (b *bench) must(remote, fragment string, a attrs) *tree {
+func (b *bench) must(remote, fragment string, a attrs) *got {
 	b.t.Helper()
 	tr, err := b.fetch(remote, fragment, a)
 	require.NoError(b.t, err)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/snapshot"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 // bundleName is the name of the file that a bundle is.
@@ -26,29 +26,14 @@ const bundleName = "bundle"
 
 // checkOut makes the tree of the commit, which has been fetched.
 func (i *instance) checkOut(ctx context.Context, repo *repository) (*cache.Ref, error) {
-	ref, err := i.src.cfg.Cache.New(ctx, nil, cache.Access{}, cache.NewOpt{
-		Description: cache.Description{Text: "git snapshot for " + i.id.String()},
+	desc := cache.Description{Text: "git snapshot for " + i.id.String()}
+	return tree.New(ctx, i.src.cfg.Cache, cache.Access{}, desc, func(dir string) error {
+		return i.fill(ctx, repo, dir)
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := i.fill(ctx, repo, ref); err != nil {
-		return nil, errors.Join(err, ref.Discard(context.WithoutCancel(ctx)))
-	}
-	return ref.Commit(ctx)
 }
 
 // fill writes the tree.
-func (i *instance) fill(ctx context.Context, repo *repository, ref *cache.MutableRef) (err error) {
-	m, err := ref.Mount(ctx, false)
-	if err != nil {
-		return err
-	}
-	dir, unmount, err := snapshot.MountTemp(m)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unmount()) }()
+func (i *instance) fill(ctx context.Context, repo *repository, dir string) (err error) {
 	switch {
 	case i.id.Bundle:
 		err = repo.bundle(ctx, i.found, filepath.Join(dir, bundleName))

@@ -9,14 +9,13 @@ import (
 	"io"
 	nethttp "net/http"
 	"os"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/upload"
-	"github.com/openbuildkit/buildkit/snapshot"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 // buffer is how much of a file is in memory at a time, in bytes.
@@ -110,7 +109,7 @@ func missing(err error) bool {
 }
 
 // file is how the op wants the file of a version.
-func (i *instance) file(v *version) file {
+func (i *instance) file(v *version) tree.File {
 	f := i.id.file
 	f.Name = i.id.name(v.Disposition)
 	return f
@@ -156,8 +155,9 @@ func (i *instance) receive(ctx context.Context) (v *version, err error) {
 // the digests that are wanted is thrown away.
 func (i *instance) save(ctx context.Context, v *version, r io.Reader, want ...digest.Digest) (*version, error) {
 	v.File = i.file(v)
-	ref, err := i.tree(ctx, func(dir string) error {
-		return i.write(dir, v, r, want)
+	desc := cache.Description{Text: "http url " + i.id.String()}
+	ref, err := tree.New(ctx, i.src.cfg.Cache, cache.Access{}, desc, func(dir string) error {
+		return v.File.Write(dir, v.modified(), func(w io.Writer) error { return i.fill(w, v, r, want) })
 	})
 	if err != nil {
 		return nil, err
@@ -166,54 +166,10 @@ func (i *instance) save(ctx context.Context, v *version, r io.Reader, want ...di
 	return v, errors.Join(i.note(ref, v), ref.Release(ctx))
 }
 
-// tree makes a tree with fill.
-func (i *instance) tree(ctx context.Context, fill func(dir string) error) (*cache.Ref, error) {
-	ref, err := i.src.cfg.Cache.New(ctx, nil, cache.Access{}, cache.NewOpt{
-		Description: cache.Description{Text: "http url " + i.id.String()},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := fillTree(ctx, ref, fill); err != nil {
-		return nil, errors.Join(err, ref.Discard(context.WithoutCancel(ctx)))
-	}
-	return ref.Commit(ctx)
-}
-
-func fillTree(ctx context.Context, ref *cache.MutableRef, fill func(dir string) error) (err error) {
-	m, err := ref.Mount(ctx, false)
-	if err != nil {
-		return err
-	}
-	dir, unmount, err := snapshot.MountTemp(m)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unmount()) }()
-	return fill(dir)
-}
-
-// write makes the file in dir and completes v.
-func (i *instance) write(dir string, v *version, r io.Reader, want []digest.Digest) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(v.File.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, defaultPerm)
-	if err != nil {
-		return fmt.Errorf("make the file of %s: %w", i.id, err)
-	}
-	if err := i.fill(f, v, r, want); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(f.Close(), root.Chtimes(v.File.Name, time.Time{}, v.modified()))
-}
-
-// fill writes and describes a file.
-func (i *instance) fill(f *os.File, v *version, r io.Reader, want []digest.Digest) error {
+// fill writes a file and completes v.
+func (i *instance) fill(w io.Writer, v *version, r io.Reader, want []digest.Digest) error {
 	sum := digest.SHA256.Digester()
-	w := io.MultiWriter(f, sum.Hash())
+	w = io.MultiWriter(w, sum.Hash())
 	var other digest.Digester
 	if c := i.id.Checksum; c != "" && c.Algorithm() != digest.SHA256 {
 		other = c.Algorithm().Digester()
@@ -235,23 +191,7 @@ func (i *instance) fill(f *os.File, v *version, r io.Reader, want []digest.Diges
 			return &MismatchError{Got: got, Want: dgst}
 		}
 	}
-	// The owner first: changing it takes bits off the mode.
-	if err := f.Chown(v.File.UID, v.File.GID); err != nil {
-		return err
-	}
-	return f.Chmod(fileMode(v.File.Perm))
-}
-
-// fileMode returns the mode of which perm is the form of Unix.
-func fileMode(perm uint32) os.FileMode {
-	const setuid, setgid, sticky = 0o4000, 0o2000, 0o1000
-	m := os.FileMode(perm).Perm()
-	for bit, flag := range map[uint32]os.FileMode{setuid: os.ModeSetuid, setgid: os.ModeSetgid, sticky: os.ModeSticky} {
-		if perm&bit != 0 {
-			m |= flag
-		}
-	}
-	return m
+	return nil
 }
 
 // copy makes the tree of the op out of that of another op with the same content.
@@ -274,31 +214,5 @@ func (i *instance) read(ctx context.Context, v *version, fn func(io.Reader) erro
 		return err
 	}
 	defer func() { err = errors.Join(err, ref.Release(context.WithoutCancel(ctx))) }()
-	return look(ctx, ref, fn)
-}
-
-// look opens the file of a tree, which holds it alone, for fn.
-func look(ctx context.Context, ref *cache.Ref, fn func(io.Reader) error) (err error) {
-	m, err := ref.Mount(ctx, true, cache.Access{})
-	if err != nil {
-		return err
-	}
-	dir, unmount, err := snapshot.MountTemp(m)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unmount()) }()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if len(entries) != 1 {
-		return fmt.Errorf("a tree of one file holds %d", len(entries))
-	}
-	f, err := os.OpenInRoot(dir, entries[0].Name())
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return fn(f)
+	return tree.OpenFile(ctx, ref, func(f *os.File) error { return fn(f) })
 }

@@ -23,8 +23,6 @@ import (
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -37,6 +35,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/upload"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 // The schemes of files of servers.
@@ -49,12 +48,8 @@ const (
 	// defaultStall is how long a server may be silent: before it answers, and between two parts
 	// of what it sends. Some make what they send when they are asked.
 	defaultStall = 2 * time.Minute
-	// defaultPerm is the mode of a file that the op gives none.
-	defaultPerm = 0o600
 	// defaultName is the name of a file that neither op nor server nor url name.
 	defaultName = "download"
-	// maxName is the longest name of a file in bytes.
-	maxName = 255
 )
 
 // Config is what the source works with.
@@ -88,14 +83,6 @@ func New(cfg Config) *Source {
 // Schemes returns http and https.
 func (s *Source) Schemes() []string { return []string{Scheme, SchemeTLS} }
 
-// file is how a file is put into its tree.
-type file struct {
-	// Name is empty if server or url decide.
-	Name     string `json:"name,omitempty"`
-	Perm     uint32 `json:"perm"`
-	UID, GID int
-}
-
 // Identifier is a parsed op.
 type Identifier struct {
 	URL *url.URL
@@ -109,7 +96,8 @@ type Identifier struct {
 	// Signature is what the file must be signed with; nil if nobody cares.
 	Signature *Signature
 
-	file file
+	// file has no name if server or url decide.
+	file tree.File
 }
 
 // Scheme returns http or https.
@@ -152,50 +140,25 @@ func parse(ref string, attrs map[string]string) (*Identifier, error) {
 		AuthSecret: attrs[pb.AttrHTTPAuthHeaderSecret],
 		Accept:     attrs[pb.AttrHTTPHeaderPrefix+"accept"],
 		UserAgent:  attrs[pb.AttrHTTPHeaderPrefix+"user-agent"],
-		file:       file{Name: attrs[pb.AttrHTTPFilename], Perm: defaultPerm},
 	}
 	if id.Signature, err = parseSignature(attrs[pb.AttrHTTPSigPubKey], attrs[pb.AttrHTTPSigSignature]); err != nil {
 		return nil, err
 	}
-	if name := id.file.Name; name != "" && !isFileName(name) {
-		return nil, fmt.Errorf("invalid %s %q", pb.AttrHTTPFilename, name)
+	if id.file, err = tree.ParseFile(attrs); err != nil {
+		return nil, err
 	}
 	if v := attrs[pb.AttrHTTPChecksum]; v != "" {
 		if id.Checksum, err = digest.Parse(v); err != nil {
 			return nil, fmt.Errorf("invalid %s %q: %w", pb.AttrHTTPChecksum, v, err)
 		}
 	}
-	if v := attrs[pb.AttrHTTPPerm]; v != "" {
-		perm, err := strconv.ParseUint(v, 0, 32)
-		if err != nil || perm > 0o7777 {
-			return nil, fmt.Errorf("invalid %s %q", pb.AttrHTTPPerm, v)
-		}
-		id.file.Perm = uint32(perm)
-	}
-	for key, n := range map[string]*int{pb.AttrHTTPUID: &id.file.UID, pb.AttrHTTPGID: &id.file.GID} {
-		if v := attrs[key]; v != "" {
-			i, err := strconv.ParseUint(v, 0, 32)
-			if err != nil || i > maxID {
-				return nil, fmt.Errorf("invalid %s %q", key, v)
-			}
-			*n = int(i)
-		}
-	}
 	return id, nil
-}
-
-// maxID is the highest id of a user or group; the next one means that nothing is changed.
-const maxID = 1<<32 - 2
-
-// isFileName tells whether a file in a directory can have the name.
-func isFileName(name string) bool {
-	return name != "" && name != "." && name != ".." && len(name) <= maxName && !strings.ContainsAny(name, "/\x00")
 }
 
 // name returns the name of the file, of which disposition is the name that the server gives.
 func (id *Identifier) name(disposition string) string {
 	for _, name := range []string{id.file.Name, path.Base("/" + disposition), path.Base(id.URL.Path)} {
-		if isFileName(name) {
+		if tree.IsFileName(name) {
 			return name
 		}
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
 	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 const stamp = "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -675,7 +676,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, d := range []string{"", name, u} {
-			require.True(t, isFileName(id.name(d)))
+			require.True(t, tree.IsFileName(id.name(d)))
 		}
 		shown, err := url.Parse(id.String())
 		if err == nil && shown.User != nil {
@@ -690,6 +691,6 @@ func FuzzDisposition(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, header string) {
 		id := &Identifier{URL: &url.URL{Path: "/"}}
-		require.True(t, isFileName(id.name(dispositionName(header))))
+		require.True(t, tree.IsFileName(id.name(dispositionName(header))))
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 const (
@@ -35,7 +36,7 @@ type version struct {
 	Digest   digest.Digest `json:"digest"`
 	Checksum digest.Digest `json:"checksum,omitempty"`
 	// File is how the file was put into its tree, with the name it has there.
-	File file `json:"file"`
+	File tree.File `json:"file"`
 	// ETag is the entity tag, without the mark of a weak one.
 	ETag         string `json:"etag,omitempty"`
 	LastModified string `json:"lastModified,omitempty"`

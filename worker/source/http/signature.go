@@ -5,10 +5,11 @@ package http
 import (
 	"context"
 	"fmt"
-	"io"
+	"os"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 	"github.com/openbuildkit/buildkit/worker/source/signature"
 )
 
@@ -45,7 +46,7 @@ func (s *Signature) key() string {
 
 // verify checks the file in a tree.
 func (i *instance) verify(ctx context.Context, ref *cache.Ref) error {
-	return look(ctx, ref, func(r io.Reader) error {
-		return i.id.Signature.keys.VerifyDetached(i.id.String(), r, i.id.Signature.armor)
+	return tree.OpenFile(ctx, ref, func(f *os.File) error {
+		return i.id.Signature.keys.VerifyDetached(i.id.String(), f, i.id.Signature.armor)
 	})
 }

@@ -9,10 +9,9 @@
 package imageblob
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -23,6 +22,7 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
 // The schemes of single blobs.
@@ -30,9 +30,6 @@ const (
 	SchemeImage  = "docker-image+blob"
 	SchemeLayout = "oci-layout+blob"
 )
-
-// defaultPerm is the mode of a file that the op gives none.
-const defaultPerm = 0o600
 
 // Config is what the source works with.
 type Config struct {
@@ -52,13 +49,6 @@ func New(cfg Config) *Source { return &Source{cfg: cfg} }
 // Schemes returns docker-image+blob and oci-layout+blob.
 func (s *Source) Schemes() []string { return []string{SchemeImage, SchemeLayout} }
 
-// file is how the blob is put into its tree.
-type file struct {
-	Name     string
-	Perm     uint32
-	UID, GID int
-}
-
 // Identifier is a parsed op.
 type Identifier struct {
 	scheme string
@@ -67,7 +57,7 @@ type Identifier struct {
 	Session, Store string
 	RecordType     cache.RecordType
 
-	file file
+	file tree.File
 }
 
 // Scheme returns that of the op.
@@ -100,7 +90,6 @@ func parse(scheme, ref string, attrs map[string]string) (*Identifier, error) {
 	id := &Identifier{
 		scheme: scheme, Ref: canonical,
 		Session: attrs[pb.AttrOCISession], Store: attrs[pb.AttrOCIStore],
-		file: file{Name: canonical.Digest().Encoded(), Perm: defaultPerm},
 	}
 	if scheme == SchemeLayout && id.Store == "" {
 		return nil, fmt.Errorf("blob %q of an oci-layout: %s is required", ref, pb.AttrOCIStore)
@@ -108,41 +97,11 @@ func parse(scheme, ref string, attrs map[string]string) (*Identifier, error) {
 	if id.RecordType, err = source.ParseRecordType(attrs[pb.AttrImageRecordType]); err != nil {
 		return nil, err
 	}
-	return id, id.file.parse(attrs)
-}
-
-func (f *file) parse(attrs map[string]string) error {
-	if name := attrs[pb.AttrHTTPFilename]; name != "" {
-		if !isFileName(name) {
-			return fmt.Errorf("invalid %s %q", pb.AttrHTTPFilename, name)
-		}
-		f.Name = name
+	if id.file, err = tree.ParseFile(attrs); err != nil {
+		return nil, err
 	}
-	if v := attrs[pb.AttrHTTPPerm]; v != "" {
-		perm, err := strconv.ParseUint(v, 0, 32)
-		if err != nil || perm > 0o7777 {
-			return fmt.Errorf("invalid %s %q", pb.AttrHTTPPerm, v)
-		}
-		f.Perm = uint32(perm)
-	}
-	// The next one means that nothing is changed.
-	const maxID = 1<<32 - 2
-	for key, n := range map[string]*int{pb.AttrHTTPUID: &f.UID, pb.AttrHTTPGID: &f.GID} {
-		if v := attrs[key]; v != "" {
-			i, err := strconv.ParseUint(v, 0, 32)
-			if err != nil || i > maxID {
-				return fmt.Errorf("invalid %s %q", key, v)
-			}
-			*n = int(i)
-		}
-	}
-	return nil
-}
-
-// isFileName tells whether a file in a directory can have the name.
-func isFileName(name string) bool {
-	const maxName = 255
-	return name != "" && name != "." && name != ".." && len(name) <= maxName && !strings.ContainsAny(name, "/\x00")
+	id.file.Name = cmp.Or(id.file.Name, canonical.Digest().Encoded())
+	return id, nil
 }
 
 // key identifies the tree within its repository.
@@ -150,7 +109,7 @@ func (id *Identifier) key() (string, error) {
 	value, err := json.Marshal(struct {
 		Repository string
 		Digest     digest.Digest
-		File       file
+		File       tree.File
 	}{id.Ref.Name(), id.Ref.Digest(), id.file})
 	return "blob:" + digest.FromBytes(value).String(), err
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -17,8 +16,8 @@ import (
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
-	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 	"github.com/openbuildkit/buildkit/worker/source/ocilayout"
 )
 
@@ -104,47 +103,22 @@ func (i *instance) Fetch(ctx context.Context) (ref *cache.Ref, err error) {
 		return nil, fmt.Errorf("blob %s: %w", i.id.Ref, err)
 	}
 	defer ra.Close()
-	tree, err := m.New(ctx, nil, acc, cache.NewOpt{Description: cache.Description{
-		Type: i.id.RecordType, Text: "blob " + i.id.Ref.String(),
-	}})
+	desc := cache.Description{Type: i.id.RecordType, Text: "blob " + i.id.Ref.String()}
+	ref, err = tree.New(ctx, m, acc, desc, func(dir string) error {
+		return i.id.file.Write(dir, time.Unix(0, 0), func(w io.Writer) error {
+			return copyTo(w, &reader{ctx, content.NewReader(ra)})
+		})
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("blob %s: %w", i.id.Ref, err)
 	}
-	if err := i.id.file.write(ctx, tree, content.NewReader(ra)); err != nil {
-		return nil, errors.Join(fmt.Errorf("blob %s: %w", i.id.Ref, err), tree.Release(context.WithoutCancel(ctx)))
-	}
-	return tree.Commit(ctx)
+	return ref, nil
 }
 
-// write makes the file in an empty tree.
-func (f *file) write(ctx context.Context, tree *cache.MutableRef, r io.Reader) (err error) {
-	m, err := tree.Mount(ctx, false)
-	if err != nil {
-		return err
-	}
-	dir, unmount, err := snapshot.MountTemp(m)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unmount()) }()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	out, err := root.OpenFile(f.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, defaultPerm)
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{&reader{ctx, r}}, make([]byte, buffer))
-	if err == nil {
-		// The owner first: changing it takes bits off the mode.
-		err = errors.Join(out.Chown(f.UID, f.GID), out.Chmod(fileMode(f.Perm)))
-	}
-	if err := errors.Join(err, out.Close()); err != nil {
-		return err
-	}
-	return root.Chtimes(f.Name, time.Time{}, time.Unix(0, 0))
+// copyTo copies through a buffer of ours, however the two could do it themselves.
+func copyTo(w io.Writer, r io.Reader) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, buffer))
+	return err
 }
 
 // reader ends with ctx.
@@ -158,16 +132,4 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, context.Cause(r.ctx)
 	}
 	return r.r.Read(p)
-}
-
-// fileMode returns the mode of which perm is the form of Unix.
-func fileMode(perm uint32) os.FileMode {
-	const setuid, setgid, sticky = 0o4000, 0o2000, 0o1000
-	m := os.FileMode(perm).Perm()
-	for bit, flag := range map[uint32]os.FileMode{setuid: os.ModeSetuid, setgid: os.ModeSetgid, sticky: os.ModeSticky} {
-		if perm&bit != 0 {
-			m |= flag
-		}
-	}
-	return m
 }
