@@ -35,6 +35,7 @@ var llbCaps = map[string]support{
 	pb.CapSourceLocalMetadataTransfer: {},
 
 	pb.CapSourceGit:                {},
+	pb.CapSourceGitBundle:          {},
 	pb.CapSourceGitCheckoutBundle:  {},
 	pb.CapSourceGitChecksum:        {},
 	pb.CapSourceGitFetchByCommit:   {},

@@ -22,10 +22,12 @@ import (
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/secrets"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/source/imageblob"
 	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
@@ -154,7 +156,8 @@ func newBench(t testing.TB, offers ...session.Attachable) *bench {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	sessions := session.NewManager()
-	src := New(Config{Cache: m, Sessions: sessions, Dir: filepath.Join(dir, "git jobs"), Environ: os.Environ()})
+	blobs := imageblob.New(imageblob.Config{Cache: m, Registry: registry.New(registry.Config{}), Sessions: sessions})
+	src := New(Config{Cache: m, Sessions: sessions, Blobs: blobs, Dir: filepath.Join(dir, "git jobs"), Environ: os.Environ()})
 	b := &bench{t: t, src: src, session: sourcetest.Client(t, sessions, offers...)}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(src.cfg.Dir)

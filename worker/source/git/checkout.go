@@ -136,10 +136,25 @@ func (r *repository) hasModules(ctx context.Context, commit string) (bool, error
 	return entryKind(out, file) == "blob", err
 }
 
-// bundle writes a bundle of the commit and all before it.
+// bundle writes a bundle of the commit and all before it. Its names are those of the remote, so that
+// a clone of the file is like one of the remote.
 func (r *repository) bundle(ctx context.Context, want *resolved, file string) error {
-	_, err := r.run(ctx, runOpt{}, "bundle", "create", "--quiet", file, kept+want.commit)
-	return err
+	names := []string{"HEAD"}
+	steps := [][]string{{"update-ref", "--no-deref", "HEAD", want.commit}}
+	if strings.HasPrefix(want.ref, "refs/") {
+		names = append(names, want.ref)
+		steps = append(steps, []string{"update-ref", want.ref, want.object()})
+	}
+	steps = append(steps, append([]string{"bundle", "create", "--quiet", file}, names...))
+	if len(names) > 1 {
+		steps = append(steps, []string{"update-ref", "-d", want.ref})
+	}
+	for _, args := range steps {
+		if _, err := r.run(ctx, runOpt{}, args[0], args[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commitTime returns the time of a commit.

@@ -59,6 +59,11 @@ func (c command) without(name string) command {
 	return c
 }
 
+// ofFiles returns a command for the fetches that are from files of ours.
+func (c command) ofFiles() command {
+	return c.without("GIT_ALLOW_PROTOCOL").with("GIT_ALLOW_PROTOCOL=file")
+}
+
 // populate fetches the commit from the shared repository, and checks it out.
 func (i *instance) populate(ctx context.Context, repo *repository, c *clone) error {
 	object := i.found.commit
@@ -66,8 +71,7 @@ func (i *instance) populate(ctx context.Context, repo *repository, c *clone) err
 		object = i.found.object()
 	}
 	local := *c
-	// This one fetch is from a folder of ours.
-	local.command = c.without("GIT_ALLOW_PROTOCOL").with("GIT_ALLOW_PROTOCOL=file")
+	local.command = c.ofFiles()
 	refspec := "+" + kept + object
 	if ref := i.found.ref; strings.HasPrefix(ref, "refs/") {
 		refspec += ":" + ref

@@ -26,6 +26,12 @@ func (r *repository) fetch(ctx context.Context, want *resolved, w wants) error {
 	if r.kept(ctx, object) && (!w.history || !r.shallow()) {
 		return nil
 	}
+	if r.i.id.From != nil {
+		if !r.keep(ctx, object) {
+			return r.notBundled(object)
+		}
+		return nil
+	}
 	if err := r.tidy(ctx); err != nil {
 		return err
 	}

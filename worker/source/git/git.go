@@ -39,6 +39,8 @@ type Config struct {
 	// Dir is a folder of the source alone, for files of running jobs. What is in it when the
 	// daemon starts is of no use to anybody.
 	Dir string
+	// Blobs reads the blobs that hold bundles; nil if there can be none.
+	Blobs source.Source
 	// Environ is the environment of the daemon, of which git gets proxies and certificates.
 	Environ []string
 }
@@ -84,6 +86,9 @@ type Identifier struct {
 	// Bundle yields a bundle of the commit rather than its files.
 	Bundle bool
 
+	// From is the blob with a bundle that has the commits instead of the remote; nil for none.
+	From source.Identifier
+
 	// AuthHeader and AuthToken are secrets; KnownHosts and Agent are for ssh.
 	AuthHeader, AuthToken string
 	KnownHosts            string
@@ -109,9 +114,12 @@ func (id *Identifier) String() string {
 }
 
 // Parse reads the remote, its fragment and the attributes git.*; others are ignored.
-func (s *Source) Parse(_, ref string, attrs map[string]string, _ ocispec.Platform) (source.Identifier, error) {
+func (s *Source) Parse(_, ref string, attrs map[string]string, platform ocispec.Platform) (source.Identifier, error) {
 	id, err := parse(ref, attrs)
 	if err != nil {
+		return nil, err
+	}
+	if id.From, err = s.parseBundle(attrs, platform); err != nil {
 		return nil, err
 	}
 	return id, nil
@@ -163,9 +171,6 @@ func parse(ref string, attrs map[string]string) (*Identifier, error) {
 	}
 	if id.Signature, err = parseSignature(attrs); err != nil {
 		return nil, err
-	}
-	if attrs[pb.AttrGitBundle] != "" {
-		return nil, fmt.Errorf("%s: bundles are not read", pb.AttrGitBundle)
 	}
 	return id, id.check()
 }
@@ -229,40 +234,15 @@ func cleanSubdir(dir string) (string, error) {
 // keepDir tells whether .git is kept.
 func (id *Identifier) keepDir() bool { return id.KeepDir && id.Subdir == "" }
 
-// repository names the remote, and whether its commits are only for those who have credentials.
-// A commit is no secret: it counts for the remote that has shown to have it, to those who asked in
-// the same way.
-func (id *Identifier) repository(private bool) string {
-	name := id.Remote.Remote()
-	if private {
-		name += " (private)"
+// named returns what is known of the ref without asking anybody; nil if nothing is.
+func (id *Identifier) named() *resolved {
+	switch {
+	case IsCommit(id.Ref):
+		return &resolved{commit: id.Ref}
+	case id.FetchByCommit:
+		return &resolved{commit: id.Checksum, ref: id.Ref}
 	}
-	return name
-}
-
-// key returns the key of the tree of what the ref was resolved to.
-func (id *Identifier) key(r *resolved, private bool) string {
-	k := r.commit
-	if id.keepDir() {
-		k = r.object() + ".git#" + id.Ref
-	}
-	if id.Subdir != "" {
-		k += ":" + id.Subdir
-	}
-	if id.SkipSubmodules {
-		k += "(skip-submodules)"
-	}
-	if id.MTime == MTimeCommit {
-		k += "(mtime=commit)"
-	}
-	if id.Bundle {
-		k += "(bundle)"
-	}
-	if id.Signature != nil {
-		// What was not verified is another one; so is what another tag stood for.
-		k += "(signed " + id.Signature.id + " " + r.object() + ")"
-	}
-	return k + " " + id.repository(private)
+	return nil
 }
 
 // Instance prepares a repository for one build.

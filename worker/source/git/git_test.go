@@ -152,7 +152,10 @@ func TestWhatParseRefuses(t *testing.T) {
 		"a bundle that keeps .git":      {u, "main", attrs{pb.AttrGitCheckoutBundle: "true", pb.AttrGitKeepDir: "true"}},
 		"a key that is none":            {u, "", attrs{pb.AttrGitSigPubKey: "k"}},
 		"a signature without a key":     {u, "", attrs{pb.AttrGitSigRequireSigned: "true"}},
-		"a bundle to read":              {u, "", attrs{pb.AttrGitBundle: "docker-image+blob://x@sha256:y"}},
+		"a bundle without a digest":     {u, "", attrs{pb.AttrGitBundle: "docker-image+blob://x", pb.AttrGitChecksum: "a"}},
+		"a bundle without a checksum":   {u, "", attrs{pb.AttrGitBundle: "docker-image+blob://x@sha256:" + strings.Repeat("a", 64)}},
+		"a bundle that is a file":       {u, "", attrs{pb.AttrGitBundle: "file:///x@sha256:" + strings.Repeat("a", 64), pb.AttrGitChecksum: "a"}},
+		"a bundle that is an image":     {u, "", attrs{pb.AttrGitBundle: "docker-image://x@sha256:" + strings.Repeat("a", 64), pb.AttrGitChecksum: "a"}},
 	} {
 		_, err := b.parse(c.remote, c.fragment, c.attrs)
 		require.Error(t, err, name)
@@ -381,22 +384,6 @@ func TestTheGitDirectoryIsKept(t *testing.T) {
 	require.Equal(t, "v1", clone.git("describe"))
 	require.Equal(t, "1", clone.git("rev-list", "--count", "HEAD"))
 	require.Empty(t, clone.git("status", "--porcelain"))
-}
-
-func TestBundles(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
-	r.write("two.txt", "two\n")
-	r.commit("two")
-	b := newBench(t)
-	s := serve(t, root)
-	b.must(s.url("r"), "", nil) // what is here is shallow
-	tr := b.must(s.url("r"), "", attrs{pb.AttrGitCheckoutBundle: "true"})
-	require.Len(t, tr.files, 1)
-	file := filepath.Join(t.TempDir(), "b")
-	require.NoError(t, os.WriteFile(file, []byte(tr.files["bundle"]), 0o600))
-	require.Contains(t, r.git("bundle", "verify", file), "complete history")
 }
 
 func TestSubmodules(t *testing.T) {

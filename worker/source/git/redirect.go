@@ -21,9 +21,9 @@ const (
 	discovery = "/info/refs"
 )
 
-// moved returns where a remote is now that has been renamed on its host, empty if it has not. With
+// follow returns where a remote is now that has been renamed on its host, empty if it has not. With
 // credentials git follows no redirect, as it would take them along to any host.
-func (i *instance) moved(ctx context.Context, failure error) string {
+func (i *instance) follow(ctx context.Context, failure error) string {
 	var failed *CommandError
 	if i.auth == nil || !errors.As(failure, &failed) || !strings.Contains(failed.Stderr, "returned error: 30") {
 		return ""

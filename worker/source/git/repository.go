@@ -40,10 +40,13 @@ type wants struct {
 	byCommit bool
 }
 
-// open returns the repository of the remote, an empty one if there is none, when no other job
-// uses it.
+// open returns the repository of the remote, an empty one if there is none, or that of the bundle,
+// when no other job uses it.
 func (i *instance) open(ctx context.Context) (_ *repository, err error) {
-	key := i.id.repository(i.private()) + " " + objectFormat(i.found.commit)
+	key := i.repository()
+	if i.id.From == nil {
+		key += " " + objectFormat(i.found.commit)
+	}
 	unlock, err := i.src.locks.acquire(ctx, key)
 	if err != nil {
 		return nil, err
@@ -54,7 +57,7 @@ func (i *instance) open(ctx context.Context) (_ *repository, err error) {
 			r.closeWith(ctx, &err)
 		}
 	}()
-	a, err := i.access(ctx, i.found.remote)
+	a, err := i.access(ctx, i.moved())
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +77,28 @@ func (i *instance) open(ctx context.Context) (_ *repository, err error) {
 	r.releases = append(r.releases, unmount)
 	r.command = a.with("GIT_DIR="+dir, "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
 	if !r.whole {
-		if err := r.init(ctx, i.found.commit); err != nil {
+		if err := r.make(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
+}
+
+// make makes the repository in an empty folder.
+func (r *repository) make(ctx context.Context) (err error) {
+	if r.i.id.From != nil {
+		err = r.unbundle(ctx)
+	} else {
+		err = r.init(ctx, r.i.found.commit)
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.ref.SetValue(valueWhole, []byte{1}, ""); err != nil {
+		return err
+	}
+	r.whole = true
+	return nil
 }
 
 // acquire gets the record of the remote. One that was not left in order is dropped.
@@ -139,14 +159,8 @@ func objectFormat(commit string) string {
 	return "sha256"
 }
 
+// init makes an empty repository for commits like the one that is given.
 func (r *repository) init(ctx context.Context, commit string) error {
 	_, err := r.run(ctx, runOpt{}, "init", "--bare", "--quiet", "--template=", "--object-format="+objectFormat(commit), "--", r.dir)
-	if err != nil {
-		return err
-	}
-	if err := r.ref.SetValue(valueWhole, []byte{1}, ""); err != nil {
-		return err
-	}
-	r.whole = true
-	return nil
+	return err
 }

@@ -26,6 +26,8 @@ type instance struct {
 	// auth is the header for the remote, nil for none, once authorized is true.
 	auth       *header
 	authorized bool
+	// blob is the bundle instead of the remote; nil until it was asked for.
+	blob *blob
 	// found is what the ref stands for; nil until the remote was asked.
 	found *resolved
 }
@@ -53,7 +55,58 @@ func (i *instance) Key(ctx context.Context, _ int) (source.Key, bool, error) {
 	if err := i.resolve(ctx); err != nil {
 		return source.Key{}, false, err
 	}
-	return source.Key{Value: i.id.key(i.found, i.private()), Pin: i.found.commit}, true, nil
+	return source.Key{Value: i.key(), Pin: i.found.commit, Session: i.oneSession()}, true, nil
+}
+
+// key returns the key of the tree of what the ref was resolved to.
+func (i *instance) key() string {
+	id, r := i.id, i.found
+	k := r.commit
+	if id.keepDir() {
+		k = r.object() + ".git#" + id.Ref
+	}
+	if id.Subdir != "" {
+		k += ":" + id.Subdir
+	}
+	if id.SkipSubmodules {
+		k += "(skip-submodules)"
+	}
+	if id.MTime == MTimeCommit {
+		k += "(mtime=commit)"
+	}
+	if id.Bundle {
+		k += "(bundle " + r.object() + " " + r.ref + ")"
+	}
+	if id.Signature != nil {
+		// What was not verified is another one; so is what another tag stood for.
+		k += "(signed " + id.Signature.id + " " + r.object() + ")"
+	}
+	k += " " + i.repository()
+	if id.From != nil {
+		// It is where submodules are, and what a kept .git names.
+		k += " of " + id.Remote.Remote()
+	}
+	return k
+}
+
+// repository names the bundle, or the remote and whether its commits are only for those who have
+// credentials. A commit is no secret: it counts for what has shown to have it, to those who asked
+// in the same way.
+func (i *instance) repository() string {
+	if i.id.From != nil {
+		return "bundle " + i.blob.key.Value
+	}
+	name := i.id.Remote.Remote()
+	if i.private() {
+		name += " (private)"
+	}
+	return name
+}
+
+// oneSession tells whether the key holds for the session only: a bundle may be a file of the
+// client, and nobody has asked the remote, whose submodules it may come with, about credentials.
+func (i *instance) oneSession() bool {
+	return i.blob != nil && (i.blob.key.Session || i.private() && !i.id.SkipSubmodules)
 }
 
 // resolve finds out what the ref stands for, once in a build.
@@ -90,17 +143,15 @@ func (i *instance) lookUp(ctx context.Context) (*resolved, error) {
 	if err := i.authorize(ctx); err != nil {
 		return nil, err
 	}
+	if i.id.From != nil {
+		return i.lookIntoBundle(ctx)
+	}
 	once := func(what string, fn func(context.Context) (*resolved, error)) (*resolved, error) {
-		key := strings.Join([]string{"git", i.id.repository(i.private()), i.id.AuthHeader, i.id.AuthToken, i.id.Agent, what}, "\x00")
+		key := strings.Join([]string{"git", i.repository(), i.id.AuthHeader, i.id.AuthToken, i.id.Agent, what}, "\x00")
 		return source.Once(ctx, i.env.Memo, key, fn)
 	}
-	var named *resolved
-	switch {
-	case IsCommit(i.id.Ref):
-		named = &resolved{commit: i.id.Ref}
-	case i.id.FetchByCommit:
-		named = &resolved{commit: i.id.Checksum, ref: i.id.Ref}
-	default:
+	named := i.id.named()
+	if named == nil {
 		return once("ref "+i.id.Ref, i.ask)
 	}
 	if i.private() {
@@ -127,7 +178,7 @@ func (i *instance) knock(ctx context.Context) (*resolved, error) {
 func (i *instance) listRemote(ctx context.Context, patterns ...string) (out []byte, remote string, err error) {
 	out, err = i.listAt(ctx, "", patterns)
 	if err != nil {
-		if remote = i.moved(ctx, err); remote != "" {
+		if remote = i.follow(ctx, err); remote != "" {
 			out, err = i.listAt(ctx, remote, patterns)
 		}
 	}
@@ -201,7 +252,15 @@ func (e *RemoteError) Code() codes.Code {
 }
 
 // remote is where the repository is.
-func (i *instance) remote() string { return cmp.Or(i.found.remote, i.id.Remote.Remote()) }
+func (i *instance) remote() string { return cmp.Or(i.moved(), i.id.Remote.Remote()) }
+
+// moved is where the repository has moved to, empty if it has not or was not asked.
+func (i *instance) moved() string {
+	if i.found == nil {
+		return ""
+	}
+	return i.found.remote
+}
 
 // explain names the remote in the failure of a command.
 func (i *instance) explain(err error) error {
@@ -323,5 +382,5 @@ func (e *damagedError) Unwrap() error { return e.err }
 
 // wants says what has to be fetched of the commit.
 func (i *instance) wants() wants {
-	return wants{tag: i.id.keepDir() || i.id.Signature != nil, history: i.id.Bundle, byCommit: i.id.FetchByCommit}
+	return wants{tag: i.id.keepDir() || i.id.Bundle || i.id.Signature != nil, history: i.id.Bundle, byCommit: i.id.FetchByCommit}
 }

@@ -86,6 +86,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		return nil, err
 	}
 	checksums := checksum.New()
+	blobs := imageblob.New(imageblob.Config{Cache: trees, Registry: registries, Sessions: sessions})
 	return &worker.Worker{
 		ID:        id,
 		Labels:    workerLabels(oci, trees.SnapshotterName(), mode),
@@ -95,9 +96,9 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		Sources: source.NewRegistry(
 			image.New(image.Config{Cache: trees, Registry: registries}),
 			ocilayout.New(ocilayout.Config{Cache: trees, Sessions: sessions}),
-			imageblob.New(imageblob.Config{Cache: trees, Registry: registries, Sessions: sessions}),
+			blobs,
 			local.New(local.Config{Cache: trees, Sessions: sessions, Checksums: checksums}),
-			git.New(git.Config{Cache: trees, Sessions: sessions, Dir: jobs, Environ: os.Environ()}),
+			git.New(git.Config{Cache: trees, Sessions: sessions, Dir: jobs, Blobs: blobs, Environ: os.Environ()}),
 			http.New(http.Config{Cache: trees, Sessions: sessions, UserAgent: "buildkit/" + version.Version}),
 		),
 		Runtime:        rt,
