@@ -46,6 +46,8 @@ type Result struct {
 	Refs map[string]*cache.Ref
 	// Metadata is that of the frontend; see the Key constants.
 	Metadata map[string][]byte
+	// Attestations are those of each platform id.
+	Attestations map[string][]Attestation
 }
 
 // Env is what an exporter may use of the build.

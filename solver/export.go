@@ -66,33 +66,53 @@ func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res
 // withTrees calls fn with the trees of a result.
 func (j *job) withTrees(ctx context.Context, res *gateway.Result, fn func(*exporter.Result) error) error {
 	var edges []schedule.Edge
-	var ids []string
-	err := res.EachRef(func(id string, ref gateway.Reference) error {
+	add := func(ref gateway.Reference) error {
 		mine, ok := ref.(*reference)
 		if !ok || mine.job != j {
 			return errors.New("result holds a reference of another build")
 		}
-		edges, ids = append(edges, mine.edge), append(ids, id)
+		edges = append(edges, mine.edge)
 		return nil
-	})
+	}
+	err := errors.Join(
+		res.EachRef(func(_ string, ref gateway.Reference) error { return add(ref) }),
+		eachAttestation(res, func(_ string, a gateway.Attestation) error { return add(a.Ref) }),
+	)
 	if err != nil {
 		return err
 	}
-	return j.sched.Use(ctx, edges, func(results []schedule.Result) error {
-		trees := &exporter.Result{Metadata: res.Metadata}
-		if res.Refs != nil {
-			trees.Refs = map[string]*cache.Ref{}
-			for id := range res.Refs {
-				trees.Refs[id] = nil
-			}
+	return j.sched.Use(ctx, edges, func(results []schedule.Result) error { return fn(exported(res, results)) })
+}
+
+// exported returns a result as exporters know it, of trees in the order in which withTrees asks for
+// them.
+func exported(res *gateway.Result, results []schedule.Result) *exporter.Result {
+	next := func() *cache.Ref {
+		tree := op.Ref(results[0])
+		results = results[1:]
+		return tree
+	}
+	out := &exporter.Result{Metadata: res.Metadata}
+	if res.Refs != nil {
+		out.Refs = map[string]*cache.Ref{}
+		for id := range res.Refs {
+			out.Refs[id] = nil
 		}
-		for i, r := range results {
-			if ids[i] == "" && res.Ref != nil {
-				trees.Ref = op.Ref(r)
-				continue
-			}
-			trees.Refs[ids[i]] = op.Ref(r)
+	}
+	_ = res.EachRef(func(id string, _ gateway.Reference) error {
+		if id == "" && res.Ref != nil {
+			out.Ref = next()
+		} else {
+			out.Refs[id] = next()
 		}
-		return fn(trees)
+		return nil
 	})
+	_ = eachAttestation(res, func(id string, a gateway.Attestation) error {
+		if out.Attestations == nil {
+			out.Attestations = map[string][]exporter.Attestation{}
+		}
+		out.Attestations[id] = append(out.Attestations[id], attestation(a, next()))
+		return nil
+	})
+	return out
 }

@@ -182,6 +182,12 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := res.EachRef(func(_ string, ref gateway.Reference) error { return ref.Evaluate(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := checkAttestations(res); err != nil {
+		return nil, err
+	}
+	if err := eachAttestation(res, func(_ string, a gateway.Attestation) error { return a.Ref.Evaluate(ctx) }); err != nil {
+		return nil, err
+	}
 	if err := j.warnOfPlatforms(res); err != nil {
 		return nil, err
 	}

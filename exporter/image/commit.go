@@ -114,7 +114,7 @@ type part struct {
 }
 
 func (c *commit) run(ctx context.Context) (*Image, error) {
-	c.oci = c.opt.ociTypes()
+	c.oci = c.opt.ociTypes(hasAttestations(c.res))
 	c.types = typesOf(c.oci)
 	parts, err := c.parts()
 	if err != nil {
@@ -132,7 +132,8 @@ func (c *commit) run(ctx context.Context) (*Image, error) {
 	for i, p := range parts {
 		all[i] = p.Part
 	}
-	if err := c.annotations.check(all, c.res.Multi(), c.oci); err != nil {
+	indexed := c.indexed(parts)
+	if err := c.annotations.check(all, indexed, c.oci); err != nil {
 		return nil, err
 	}
 	if err := c.rewrite(ctx, rewrite); err != nil {
@@ -144,7 +145,7 @@ func (c *commit) run(ctx context.Context) (*Image, error) {
 		}
 	}
 	img := &Image{Epoch: parts[0].epoch, Provider: c.provider()}
-	if c.res.Multi() {
+	if indexed {
 		img.Descriptor, err = c.index(ctx, parts)
 		return img, err
 	}
@@ -238,11 +239,20 @@ func platformOf(p ocispec.Platform) *ocispec.Platform {
 	return &p
 }
 
-// index writes the index over the manifests.
+// index writes the index over the manifests, and before it what attests to them.
 func (c *commit) index(ctx context.Context, parts []*part) (ocispec.Descriptor, error) {
-	manifests := make([]ocispec.Descriptor, len(parts))
-	for i, p := range parts {
-		manifests[i] = p.manifest
+	manifests := make([]ocispec.Descriptor, 0, 2*len(parts))
+	for _, p := range parts {
+		manifests = append(manifests, p.manifest)
+	}
+	for _, p := range parts {
+		desc, err := c.attest(ctx, p)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		if desc != nil {
+			manifests = append(manifests, *desc)
+		}
 	}
 	data, err := makeIndex(c.types, manifests, c.annotations.on(OnIndex, ""))
 	if err != nil {

@@ -59,6 +59,9 @@ func (f *Factory) Resolve(attrs map[string]string, version compat.Version) (expo
 	if i.opt, err = ParseOptions(attrs, version, others...); err != nil {
 		return nil, err
 	}
+	if _, given := attrs[attrInline]; !given {
+		i.opt.Inline = true
+	}
 	for k, on := range switches {
 		if v, ok := attrs[k]; ok {
 			if *on, err = exporter.ParseBool(k, v); err != nil {

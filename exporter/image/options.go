@@ -25,6 +25,8 @@ type Options struct {
 	OCITypes *bool
 	// OCIArtifact says whether attestations are OCI artifacts; nil for the default.
 	OCIArtifact *bool
+	// Inline has attestations that are for inline use only make an index too.
+	Inline bool
 	// Compression of layers. DockerTypes is not used: see OCITypes.
 	Compression blob.CompressionOpt
 	// KeepNonDistributable keeps media types that forbid distribution; otherwise such layers are
@@ -81,7 +83,7 @@ func (o *Options) parse(k, v string) (err error) {
 	case attrOCIArtifact:
 		o.OCIArtifact, err = parseSwitch(k, v)
 	case attrInline:
-		_, err = exporter.ParseBool(k, v) // there are no attestations yet
+		o.Inline, err = exporter.ParseBool(k, v)
 	case attrNonDist:
 		o.KeepNonDistributable, err = exporter.ParseBool(k, v)
 	case attrCompression:
@@ -119,7 +121,7 @@ func (o *Options) check() error {
 	if o.Compression.Type == blob.Zstd && o.Version == compat.V10 {
 		return o.Version.Lacks(attrCompression + "=" + string(blob.Zstd))
 	}
-	if o.ociTypes() {
+	if o.ociTypes(false) {
 		return nil
 	}
 	switch {
@@ -136,13 +138,21 @@ func conflict(a, b string) error {
 }
 
 // ociTypes returns which media types are used. Versions that prefer Docker's take those of OCI
-// where Docker has none that fit.
-func (o *Options) ociTypes() bool {
+// where Docker has none that fit, and for images with attestations.
+func (o *Options) ociTypes(attested bool) bool {
 	if o.OCITypes != nil {
 		return *o.OCITypes
 	}
-	return o.Version == 0 || o.Version >= compat.V30 || o.Compression.Type == blob.EStargz ||
-		o.OCIArtifact != nil && *o.OCIArtifact
+	return attested || o.Version == 0 || o.Version >= compat.V30 ||
+		o.Compression.Type == blob.EStargz || o.OCIArtifact != nil && *o.OCIArtifact
+}
+
+// ociArtifact returns whether attestations are OCI artifacts.
+func (o *Options) ociArtifact(oci bool) bool {
+	if o.OCIArtifact != nil {
+		return *o.OCIArtifact
+	}
+	return oci && (o.Version == 0 || o.Version >= compat.V30)
 }
 
 // ImageNames returns the names for a result.

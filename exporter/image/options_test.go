@@ -33,7 +33,7 @@ func TestTheVersionDecidesTheMediaTypes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o, err := ParseOptions(tc.attrs, tc.version)
 			require.NoError(t, err)
-			require.Equal(t, tc.oci, o.ociTypes())
+			require.Equal(t, tc.oci, o.ociTypes(false))
 		})
 	}
 }

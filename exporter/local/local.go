@@ -37,7 +37,7 @@ type Factory struct{ sessions *session.Manager }
 // New returns the factory; outputs go to the sessions of the manager.
 func New(sessions *session.Manager) *Factory { return &Factory{sessions} }
 
-// Resolve reads platform-split, mode and source-date-epoch.
+// Resolve reads platform-split, mode, attestation-prefix and source-date-epoch.
 func (f *Factory) Resolve(attrs map[string]string, _ compat.Version) (exporter.Instance, error) {
 	i := &instance{sessions: f.sessions}
 	for k, v := range attrs {
@@ -51,6 +51,8 @@ func (f *Factory) Resolve(attrs map[string]string, _ compat.Version) (exporter.I
 			i.remove, err = parseMode(v)
 		case exporter.AttrEpoch:
 			i.epoch, err = exporter.ParseEpoch(v)
+		case tree.AttrPrefix:
+			i.prefix = v
 		}
 		if err != nil {
 			return nil, err
@@ -76,6 +78,8 @@ type instance struct {
 	// remove asks the client to remove what the result does not have.
 	remove bool
 	epoch  exporter.Epoch
+	// prefix begins the names of the files of attestations.
+	prefix string
 }
 
 func (*instance) Name() string { return "exporting to client directory" }
@@ -91,6 +95,9 @@ func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporte
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if err := tree.Attest(ctx, trees, res, env, i.prefix, !i.splits(res)); err != nil {
+		return nil, err
+	}
 	transfers, err := i.plan(ctx, res, trees)
 	if err != nil {
 		return nil, err
@@ -108,14 +115,18 @@ type transfer struct {
 	fs   fsutil.FS
 }
 
+// splits reports whether each platform has a folder of its own.
+func (i *instance) splits(res *exporter.Result) bool {
+	if i.split != nil {
+		return *i.split
+	}
+	return res.Multi()
+}
+
 // plan says what is sent. A client that is to remove files must get all in one transfer.
 func (i *instance) plan(ctx context.Context, res *exporter.Result, trees []tree.Tree) ([]transfer, error) {
-	split := res.Multi()
-	if i.split != nil {
-		split = *i.split
-	}
 	const name = "copying files"
-	if !split {
+	if !i.splits(res) {
 		fs, err := tree.Union(ctx, trees)
 		return []transfer{{name, fs}}, err
 	}

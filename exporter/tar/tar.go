@@ -28,9 +28,9 @@ type Factory struct{ sessions *session.Manager }
 // New returns the factory; outputs go to the sessions of the manager.
 func New(sessions *session.Manager) *Factory { return &Factory{sessions} }
 
-// Resolve reads platform-split and source-date-epoch.
+// Resolve reads platform-split, attestation-prefix and source-date-epoch.
 func (f *Factory) Resolve(attrs map[string]string, _ compat.Version) (exporter.Instance, error) {
-	i := &instance{sessions: f.sessions}
+	i := &instance{sessions: f.sessions, prefix: attrs[tree.AttrPrefix]}
 	var err error
 	if v, ok := attrs[attrSplit]; ok {
 		if i.split, err = exporter.ParseBool(attrSplit, v); err != nil {
@@ -49,6 +49,8 @@ type instance struct {
 	sessions *session.Manager
 	split    bool
 	epoch    exporter.Epoch
+	// prefix begins the names of the files of attestations.
+	prefix string
 }
 
 func (*instance) Name() string { return "exporting to client tarball" }
@@ -64,6 +66,9 @@ func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporte
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if err := tree.Attest(ctx, trees, res, env, i.prefix, false); err != nil {
+		return nil, err
+	}
 	fs := trees[0].FS
 	if res.Multi() || i.split {
 		if fs, err = tree.Split(trees); err != nil {

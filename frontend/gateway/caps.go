@@ -118,6 +118,7 @@ var gatewayCaps = map[string]support{
 	gatewaypb.CapStatFile:                {},
 	gatewaypb.CapProtoRefArray:           {},
 	gatewaypb.CapReferenceOutput:         {},
+	gatewaypb.CapReferenceAttestations:   {},
 	gatewaypb.CapFrontendInputs:          {},
 	gatewaypb.CapGatewaySolveMetadata:    {},
 	gatewaypb.CapGatewaySolveEvaluate:    {},

@@ -116,6 +116,11 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		gatewaypb.CapProtoRefArray: ret(func(ref string) *gatewaypb.Result {
 			return &gatewaypb.Result{Result: &gatewaypb.Result_Ref{Ref: &gatewaypb.Ref{Id: ref}}}
 		}),
+		gatewaypb.CapReferenceAttestations: ret(func(ref string) *gatewaypb.Result {
+			return &gatewaypb.Result{Attestations: map[string]*gatewaypb.Attestations{
+				"p": {Attestation: []*gatewaypb.Attestation{{Ref: &gatewaypb.Ref{Id: ref}}}},
+			}}
+		}),
 	}
 	container := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
 		_, err := c.NewContainer(ctx, &gatewaypb.NewContainerRequest{})
@@ -137,9 +142,6 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 			_, err := c.ReadFileContainer(ctx, &gatewaypb.ReadFileRequest{})
 			return err
 		},
-		gatewaypb.CapReferenceAttestations: ret(func(string) *gatewaypb.Result {
-			return &gatewaypb.Result{Attestations: map[string]*gatewaypb.Attestations{"p": {}}}
-		}),
 		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
 			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
 		}),

@@ -91,7 +91,7 @@ func withMeta(res *client.Result, meta map[string][]byte) *client.Result {
 // encodeResult keeps the references of res under fresh ids. Old frontends know references as
 // plain strings; asMessages gives them with their definitions.
 func (s *Server) encodeResult(res *client.Result, asMessages bool) *gatewaypb.Result {
-	out := &gatewaypb.Result{Metadata: res.Metadata}
+	out := &gatewaypb.Result{Metadata: res.Metadata, Attestations: s.encodeAttestations(res.Attestations)}
 	switch {
 	case res.Refs != nil && asMessages:
 		refs := make(map[string]*gatewaypb.Ref, len(res.Refs))
@@ -122,9 +122,6 @@ func (s *Server) encodeRef(ref client.Reference) *gatewaypb.Ref {
 
 // decodeResult finds the references that a frontend returns.
 func (s *Server) decodeResult(res *gatewaypb.Result) (*client.Result, error) {
-	if len(res.GetAttestations()) > 0 {
-		return nil, status.New(codes.Unimplemented, "attestations are not supported")
-	}
 	out := &client.Result{Metadata: res.GetMetadata()}
 	var err error
 	switch r := res.GetResult().(type) {
@@ -138,6 +135,9 @@ func (s *Server) decodeResult(res *gatewaypb.Result) (*client.Result, error) {
 		out.Refs, err = decodeRefs(r.Refs.GetRefs(), func(ref *gatewaypb.Ref) (client.Reference, error) {
 			return s.returnedRef(ref.GetId())
 		})
+	}
+	if err == nil {
+		out.Attestations, err = s.decodeAttestations(res.GetAttestations())
 	}
 	if err != nil {
 		return nil, err

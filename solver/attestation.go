@@ -1,0 +1,53 @@
+package solver
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/exporter/attest"
+)
+
+// checkAttestations refuses what a frontend must not say: how the result was built is for the
+// builder to state.
+func checkAttestations(res *gateway.Result) error {
+	for id, list := range res.Attestations {
+		for _, a := range list {
+			if strings.HasPrefix(a.PredicateType, attest.PredicateProvenance) {
+				return status.New(codes.InvalidArgument, fmt.Sprintf("attestation of %q: only the builder may state %s", id, a.PredicateType))
+			}
+			if a.Ref == nil {
+				return status.New(codes.InvalidArgument, fmt.Sprintf("attestation %q of %q has no reference", a.Path, id))
+			}
+		}
+	}
+	return nil
+}
+
+// eachAttestation calls fn for the attestations of a result, by platform.
+func eachAttestation(res *gateway.Result, fn func(id string, a gateway.Attestation) error) error {
+	for _, id := range slices.Sorted(maps.Keys(res.Attestations)) {
+		for _, a := range res.Attestations[id] {
+			if err := fn(id, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// attestation returns one as exporters know it.
+func attestation(a gateway.Attestation, tree *cache.Ref) exporter.Attestation {
+	out := exporter.Attestation{Kind: a.Kind, Ref: tree, Path: a.Path, PredicateType: a.PredicateType, Metadata: a.Metadata}
+	for _, s := range a.Subjects {
+		out.Subjects = append(out.Subjects, exporter.Subject(s))
+	}
+	return out
+}
