@@ -96,6 +96,7 @@ func config(auth *header) string {
 	autocrlf = false
 [safe]
 	directory = *
+	bareRepository = explicit
 [init]
 	defaultBranch = main
 [advice]

@@ -144,6 +144,8 @@ type bench struct {
 	t       testing.TB
 	src     *Source
 	session string
+	// dir has the daemon's state.
+	dir string
 
 	mu   sync.Mutex
 	logs strings.Builder
@@ -158,7 +160,7 @@ func newBench(t testing.TB, offers ...session.Attachable) *bench {
 	sessions := session.NewManager()
 	blobs := imageblob.New(imageblob.Config{Cache: m, Registry: registry.New(registry.Config{}), Sessions: sessions})
 	src := New(Config{Cache: m, Sessions: sessions, Blobs: blobs, Dir: filepath.Join(dir, "git jobs"), Environ: os.Environ()})
-	b := &bench{t: t, src: src, session: sourcetest.Client(t, sessions, offers...)}
+	b := &bench{t: t, src: src, dir: dir, session: sourcetest.Client(t, sessions, offers...)}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(src.cfg.Dir)
 		require.NoError(t, err)

@@ -423,6 +423,7 @@ func TestSubmodulesOfOddTransportsAreRefused(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "ran")
 	for name, u := range map[string]string{
 		"file": "file://" + root + "/r/.git", "path": root + "/r/.git", "ext": "ext::sh -c 'touch " + mark + "'",
+		"fd": "fd::7", "transport": "transport::address", "bundle": root + "/b.bundle", "git-file": "git+file://" + root + "/r/.git",
 		"option": "--upload-pack=touch " + mark, "ssh": "ssh://-oProxyCommand=touch " + mark + "/x",
 	} {
 		r := newRepo(t, root, name)
@@ -447,6 +448,15 @@ func TestNothingOfARepositoryIsRun(t *testing.T) {
 	r.write(".git-hooks/post-checkout", "#!/bin/sh\ntouch "+mark+"\n")
 	r.write(".gitconfig", "[core]\n\tfsmonitor = touch "+mark+"\n[filter \"evil\"]\n\tsmudge = touch "+mark+"\n")
 	r.write(".lfsconfig", "[lfs]\n\turl = file:///\n")
+	// A folder that git takes for a repository, with settings of its own.
+	for name, content := range map[string]string{
+		"HEAD": "ref: refs/heads/main\n", "refs/x": "", "objects/x": "",
+		"config": "[core]\n\trepositoryformatversion = 0\n\tworktree = .\n\tfsmonitor = touch " + mark + "\n\tsshCommand = touch " + mark + "\n\thooksPath = .git-hooks\n",
+	} {
+		r.write(name, content)
+		r.write("bare/"+name, content)
+	}
+	r.write("bare/top.txt", "top\n")
 	r.commit("evil")
 	s := serve(t, root)
 	t.Setenv("GIT_CONFIG_COUNT", "1")
@@ -455,8 +465,21 @@ func TestNothingOfARepositoryIsRun(t *testing.T) {
 	t.Setenv("GIT_SSH_COMMAND", "touch "+mark)
 	t.Setenv("GIT_DIR", root)
 	b := newBench(t)
-	for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}} {
-		require.Equal(t, "top\n", b.must(s.url("r"), "", a).files["top.txt"])
+	inner := newRepo(t, root, "inner")
+	for _, modules := range []bool{false, true} {
+		if modules {
+			r.git("submodule", "add", "-q", "--force", s.url(filepath.Base(inner.dir)), "bare/m")
+			r.commit("with a module")
+		}
+		for _, ref := range []string{"", ":bare"} {
+			for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}, {pb.AttrGitMTime: "commit"}, {pb.AttrGitCheckoutBundle: "true"}} {
+				if a[pb.AttrGitCheckoutBundle] != "" && ref != "" {
+					continue
+				}
+				tr := b.must(s.url("r"), ref, a)
+				require.True(t, tr.files["top.txt"] == "top\n" || tr.files["bundle"] != "")
+			}
+		}
 	}
 	require.NoFileExists(t, mark)
 }

@@ -122,12 +122,20 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 		return nil, cause
 	}
 	if err != nil {
-		return nil, &CommandError{Verb: verb, Stderr: giturl.Redact(strings.TrimSpace(said.String())), Err: err}
+		return nil, &CommandError{Verb: verb, Stderr: complaint(said.String(), opt.dir), Err: err}
 	}
 	if out.over {
 		return nil, &CommandError{Verb: verb, Err: errors.New("too much output")}
 	}
 	return out.Bytes(), nil
+}
+
+// complaint is what git said, without credentials and without the folder that it worked in.
+func complaint(said, dir string) string {
+	if dir != "" {
+		said = strings.ReplaceAll(said, dir+"/", "")
+	}
+	return giturl.Redact(strings.TrimSpace(said))
 }
 
 // runBound runs a command from a thread that lives as long: the kernel takes the death of a thread
