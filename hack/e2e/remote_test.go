@@ -92,6 +92,12 @@ func TestFilesAndRepositoriesAreAddedFromServers(t *testing.T) {
 	require.Equal(t, "top", read(t, out, "all/top.txt"))
 	require.Equal(t, git(t, dir, "rev-parse", "HEAD"), strings.TrimSpace(read(t, out, "all/.git/HEAD")))
 	require.NotContains(t, result.Stderr, "sesame")
+	nobody := "http://user:sesame@127.0.0.1:1/r.git"
+	for _, bad := range []string{page + ".nosuch", "http://user:sesame@127.0.0.1:1/x", private + "#nosuch", private + "#main:nosuch", nobody, nobody + "?colour=red"} {
+		failed := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM scratch", "ARG URL", "ADD ${URL} /x"), "--opt=build-arg:URL="+bad)...)
+		require.NotZero(t, failed.Code)
+		require.NotContains(t, failed.Stderr, "sesame")
+	}
 	require.NotContains(t, d.Logs(), "sesame")
 	require.NotContains(t, d.MustBuildctl(t, "du", "--verbose").Stdout, "sesame")
 	require.Len(t, cached(d.Build(t, context)), 3, "nothing has changed")

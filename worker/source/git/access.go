@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	"github.com/openbuildkit/buildkit/session"
@@ -51,10 +52,10 @@ func (i *instance) access(ctx context.Context, moved string) (_ *access, err err
 		return nil, err
 	}
 	file := filepath.Join(dir, "config")
-	if err := os.WriteFile(file, []byte(config(i.auth.at(moved))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config(i.auth.at(moved), i.src.cfg.Stall)), 0o600); err != nil {
 		return nil, err
 	}
-	a.command = command{scope: i.env.Scope, umask: umask, env: []string{
+	a.command = command{scope: i.env.Scope, umask: umask, stall: i.src.cfg.Stall, env: []string{
 		"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + dir,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + file, "GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=" + transports, "GIT_PROTOCOL_FROM_USER=0",
@@ -85,8 +86,8 @@ func (h *header) at(moved string) *header {
 	return &header{scope: moved, value: h.value}
 }
 
-// config returns what git is configured to.
-func config(auth *header) string {
+// config returns what git is configured to, for remotes that may be silent for the time of stall.
+func config(auth *header, stall time.Duration) string {
 	var b strings.Builder
 	b.WriteString(`[core]
 	hooksPath = /dev/null
@@ -115,8 +116,8 @@ func config(auth *header) string {
 	helper =
 [http]
 	lowSpeedLimit = 1
-	lowSpeedTime = 300
 `)
+	fmt.Fprintf(&b, "\tlowSpeedTime = %d\n", max(1, int(stall.Seconds())))
 	if auth != nil {
 		// A redirect may lead to another host, where the header must not go.
 		fmt.Fprintf(&b, "\tfollowRedirects = false\n[http \"%s\"]\n\textraheader = \"%s\"\n", quote(auth.scope), quote(auth.value))

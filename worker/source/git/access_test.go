@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -194,13 +195,12 @@ func TestARemoteThatWasRenamedIsFollowedOnItsHost(t *testing.T) {
 	}
 }
 
-func TestTheGitProtocol(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
+// gitDaemon serves repositories below root by git's own protocol.
+func gitDaemon(t *testing.T, root string) (addr string) {
+	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer lis.Close()
+	t.Cleanup(func() { lis.Close() })
 	// git daemon --inetd serves one connection on its standard input.
 	go func() {
 		for {
@@ -222,7 +222,14 @@ func TestTheGitProtocol(t *testing.T) {
 			}()
 		}
 	}()
-	tr := newBench(t).must("git://"+lis.Addr().String()+"/r", "main", nil)
+	return lis.Addr().String()
+}
+
+func TestTheGitProtocol(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRepo(t, root, "r")
+	tr := newBench(t).must("git://"+gitDaemon(t, root)+"/r", "main", nil)
 	require.Equal(t, r.head(), tr.key.Pin)
 	require.Equal(t, "top\n", tr.files["top.txt"])
 }
@@ -231,7 +238,11 @@ func TestTheGitProtocol(t *testing.T) {
 type sshServer struct {
 	addr string
 	host ssh.PublicKey
+	// muted is closed if the commands of those who log in are to say nothing.
+	muted chan struct{}
 }
+
+func (s *sshServer) mute() { close(s.muted) }
 
 func newKey(t *testing.T) (ssh.Signer, string) {
 	t.Helper()
@@ -259,19 +270,20 @@ func serveSSH(t *testing.T, allowed ssh.PublicKey) *sshServer {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { lis.Close() })
+	s := &sshServer{lis.Addr().String(), host.PublicKey(), make(chan struct{})}
 	go func() {
 		for {
 			conn, err := lis.Accept()
 			if err != nil {
 				return
 			}
-			go serveSSHConn(conn, cfg)
+			go s.serve(conn, cfg)
 		}
 	}()
-	return &sshServer{lis.Addr().String(), host.PublicKey()}
+	return s
 }
 
-func serveSSHConn(conn net.Conn, cfg *ssh.ServerConfig) {
+func (s *sshServer) serve(conn net.Conn, cfg *ssh.ServerConfig) {
 	defer conn.Close()
 	_, channels, requests, err := ssh.NewServerConn(conn, cfg)
 	if err != nil {
@@ -291,6 +303,12 @@ func serveSSHConn(conn net.Conn, cfg *ssh.ServerConfig) {
 					continue
 				}
 				_ = req.Reply(true, nil)
+				select {
+				case <-s.muted:
+					_, _ = io.Copy(io.Discard, ch)
+					return
+				default:
+				}
 				args, err := shlex.Split(string(req.Payload[4:]))
 				if err != nil || len(args) != 2 || args[0] != "git-upload-pack" {
 					return
@@ -388,35 +406,6 @@ func processes(t *testing.T, text string) (found []string) {
 		}
 	}
 	return found
-}
-
-func TestAJobThatWaitsForTheRepositoryCanLeave(t *testing.T) {
-	t.Parallel()
-	var l locks
-	release, err := l.acquire(t.Context(), "k")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	gone := errors.New("gone")
-	cancel(gone)
-	_, err = l.acquire(ctx, "k")
-	require.ErrorIs(t, err, gone)
-	release()
-	release, err = l.acquire(t.Context(), "k")
-	require.NoError(t, err)
-	release()
-	require.Empty(t, l.held)
-}
-
-func TestLogsShowNoCredentials(t *testing.T) {
-	t.Parallel()
-	var out strings.Builder
-	l := &lineWriter{w: &out}
-	for _, part := range []string{"From https://us", "er:pw@h/r\nprogress 1%\rprogress 2%\r", "done\nlast ssh://git@h/"} {
-		_, err := l.Write([]byte(part))
-		require.NoError(t, err)
-	}
-	l.flush()
-	require.Equal(t, "From https://xxxxx@h/r\ndone\nlast ssh://git@h/\n", out.String())
 }
 
 func TestResolveGit(t *testing.T) {

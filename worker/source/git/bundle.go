@@ -132,8 +132,8 @@ func (r *repository) unbundle(ctx context.Context) (err error) {
 		if bytes.Contains(heads, []byte(" HEAD\n")) {
 			refspecs = append(refspecs, "+HEAD:"+bundled+"HEAD")
 		}
-		_, err = r.ofFiles().run(ctx, runOpt{show: true}, "fetch",
-			append([]string{"--force", "--no-tags", "--no-write-fetch-head", "--", f.Name()}, refspecs...)...)
+		_, err = r.ofFiles().run(ctx, runOpt{}, "fetch",
+			append([]string{"--quiet", "--force", "--no-tags", "--no-write-fetch-head", "--", f.Name()}, refspecs...)...)
 		return err
 	})
 	var failed *CommandError

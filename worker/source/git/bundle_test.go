@@ -190,8 +190,8 @@ func TestBadBundles(t *testing.T) {
 		want          string
 	}{
 		"no bundle":             {[]byte("hello"), "main", one, "does not look like"},
-		"a part of a bundle":    {whole[:len(whole)-40], "main", two, "git fetch"},
-		"a spoilt one":          {spoilt, "main", two, "git fetch"},
+		"a part of a bundle":    {whole[:len(whole)-40], "main", two, "git stderr"},
+		"a spoilt one":          {spoilt, "main", two, "git stderr"},
 		"one that needs others": {r.bundle("main", "^"+one), "main", two, "lacks these prerequisite commits"},
 		"one without the ref":   {whole, "nosuch", two[:8], "does not contain ref nosuch"},
 		"one without the commit": {

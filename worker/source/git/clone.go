@@ -27,7 +27,8 @@ func (i *instance) clone(ctx context.Context, repo *repository, dir string, modu
 		return err
 	}
 	if modules {
-		if _, err := c.git(ctx, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"); err != nil {
+		opt := runOpt{dir: c.dir, show: true, remote: true}
+		if _, err := c.run(ctx, opt, "submodule", "update", "--progress", "--init", "--recursive", "--depth=1"); err != nil {
 			return i.explain(err)
 		}
 	}

@@ -37,8 +37,8 @@ func (r *repository) fetch(ctx context.Context, want *resolved, w wants) error {
 	}
 	var failure error
 	for _, args := range r.attempts(object, want.ref, w) {
-		args = slices.Concat([]string{"--force", "--no-tags", "--no-write-fetch-head"}, args)
-		_, err := r.run(ctx, runOpt{show: true}, "fetch", args...)
+		args = slices.Concat([]string{"--progress", "--force", "--no-tags", "--no-write-fetch-head"}, args)
+		_, err := r.run(ctx, runOpt{show: true, remote: true}, "fetch", args...)
 		if err != nil {
 			if failure = err; !worthMore(err) {
 				break

@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -43,6 +44,8 @@ type Config struct {
 	Blobs source.Source
 	// Environ is the environment of the daemon, of which git gets proxies and certificates.
 	Environ []string
+	// Stall is how long a remote may be silent; 0 stands for five minutes.
+	Stall time.Duration
 }
 
 // Source fetches repositories. It may be used concurrently.
@@ -54,7 +57,12 @@ type Source struct {
 var _ source.Source = (*Source)(nil)
 
 // New returns the source.
-func New(cfg Config) *Source { return &Source{cfg: cfg} }
+func New(cfg Config) *Source {
+	if cfg.Stall <= 0 {
+		cfg.Stall = defaultStall
+	}
+	return &Source{cfg: cfg}
+}
 
 // Schemes returns git.
 func (s *Source) Schemes() []string { return []string{Scheme} }

@@ -62,7 +62,7 @@ func TestNamesOfATreeLeadNowhere(t *testing.T) {
 	root, outside := t.TempDir(), t.TempDir()
 	s := serve(t, root)
 	b := newBench(t)
-	for name, make := range map[string]func(r *repo, blob, sub string) string{
+	for name, evil := range map[string]func(r *repo, blob, sub string) string{
 		"the parent":           func(r *repo, _, sub string) string { return r.treeOf([3]string{dir, "..", sub}) },
 		"the directory itself": func(r *repo, _, sub string) string { return r.treeOf([3]string{dir, ".", sub}) },
 		"a path":               func(r *repo, blob, _ string) string { return r.treeOf([3]string{file, "../x", blob}) },
@@ -79,7 +79,7 @@ func TestNamesOfATreeLeadNowhere(t *testing.T) {
 		path := strings.ReplaceAll(name, " ", "-")
 		r := newRepo(t, root, path)
 		blob := r.object("blob", "evil")
-		r.point(make(r, blob, r.treeOf([3]string{file, "x", blob})))
+		r.point(evil(r, blob, r.treeOf([3]string{file, "x", blob})))
 		for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}} {
 			tr, err := b.fetch(s.url(path), "main", a)
 			if links := strings.Contains(name, "link"); !links {
@@ -125,11 +125,9 @@ func TestDirectoriesNamedLikeOptions(t *testing.T) {
 		if modules {
 			r.git("submodule", "add", "-q", s.url(filepath.Base(inner.dir)), "inner")
 			r.commit("with a module")
+			names = names[:2] // all go the same way
 		}
 		for _, name := range names {
-			if strings.Contains(name, ":") && modules {
-				continue
-			}
 			require.Equal(t, map[string]string{"in": name}, b.must(s.url("r"), "main:"+name, nil).files)
 		}
 	}
@@ -168,7 +166,7 @@ func TestSubmodulesStayInTheirPlace(t *testing.T) {
 	modules := func(name, path, url string) string {
 		return fmt.Sprintf("[submodule %q]\n\tpath = %s\n\turl = %s\n", name, path, url)
 	}
-	for name, make := range map[string]func(r *repo) (modules string, entries [][3]string){
+	for name, evil := range map[string]func(r *repo) (modules string, entries [][3]string){
 		"a path that leads out": func(*repo) (string, [][3]string) {
 			return modules("m", "../m", s.url("inner")), [][3]string{{mod, "m", at}}
 		},
@@ -214,7 +212,7 @@ func TestSubmodulesStayInTheirPlace(t *testing.T) {
 		},
 	} {
 		r := newRepo(t, root, strings.ReplaceAll(name, " ", "-"))
-		text, entries := make(r)
+		text, entries := evil(r)
 		if text != "" {
 			entries = append([][3]string{{file, ".gitmodules", r.object("blob", text)}}, entries...)
 		}

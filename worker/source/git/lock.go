@@ -19,8 +19,9 @@ type lock struct {
 	users int
 }
 
-// acquire waits for the lock of a key. The error is the cause of the end of ctx.
-func (l *locks) acquire(ctx context.Context, key string) (release func(), err error) {
+// acquire takes the lock of a key. If another job has it, it calls waiting and, once it waits no
+// more, what that returned. The error is the cause of the end of ctx.
+func (l *locks) acquire(ctx context.Context, key string, waiting func() (done func(error) error)) (release func(), err error) {
 	l.mu.Lock()
 	if l.held == nil {
 		l.held = map[string]*lock{}
@@ -39,11 +40,18 @@ func (l *locks) acquire(ctx context.Context, key string) (release func(), err er
 			delete(l.held, key)
 		}
 	}
+	took := func() { <-k.turn; leave() }
 	select {
 	case k.turn <- struct{}{}:
-		return func() { <-k.turn; leave() }, nil
+		return took, nil
+	default:
+	}
+	done := waiting()
+	select {
+	case k.turn <- struct{}{}:
+		return took, done(nil)
 	case <-ctx.Done():
 		leave()
-		return nil, context.Cause(ctx)
+		return nil, done(context.Cause(ctx))
 	}
 }

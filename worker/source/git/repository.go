@@ -47,7 +47,9 @@ func (i *instance) open(ctx context.Context) (_ *repository, err error) {
 	if i.id.From == nil {
 		key += " " + objectFormat(i.found.commit)
 	}
-	unlock, err := i.src.locks.acquire(ctx, key)
+	unlock, err := i.src.locks.acquire(ctx, key, func() func(error) error {
+		return i.env.Scope.Step("waiting for another build that uses the repository")
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (i *instance) listAt(ctx context.Context, moved string, patterns []string) 
 	}
 	defer a.closeWith(&err)
 	remote := cmp.Or(moved, i.id.Remote.Remote())
-	return a.run(ctx, runOpt{}, "ls-remote", append([]string{"--symref", "--", remote}, patterns...)...)
+	return a.run(ctx, runOpt{show: true, remote: true}, "ls-remote", append([]string{"--symref", "--", remote}, patterns...)...)
 }
 
 // ask asks the remote for the ref.
@@ -205,6 +205,10 @@ func (i *instance) ask(ctx context.Context) (*resolved, error) {
 		patterns = []string{"HEAD"}
 	}
 	out, remote, err := i.listRemote(ctx, patterns...)
+	var failed *RemoteError
+	if errors.As(err, &failed) {
+		failed.Default = i.id.Ref == ""
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -225,11 +229,16 @@ func (i *instance) ask(ctx context.Context) (*resolved, error) {
 type RemoteError struct {
 	// Remote is shown without credentials.
 	Remote string
-	Err    error
+	// Default is true if it was asked for its default branch.
+	Default bool
+	Err     error
 }
 
-// Error names the remote.
+// Error names the remote, in the words that clients know.
 func (e *RemoteError) Error() string {
+	if e.Default {
+		return fmt.Sprintf("error fetching default branch for repository %s: %v", e.Remote, e.Err)
+	}
 	return fmt.Sprintf("failed to fetch remote %s: %v", e.Remote, e.Err)
 }
 

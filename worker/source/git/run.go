@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/api/event"
-	"github.com/openbuildkit/buildkit/api/giturl"
 )
 
 const (
@@ -46,6 +45,8 @@ type command struct {
 	umask string
 	// scope is shown what git says.
 	scope event.Scope
+	// stall is how long a remote may be silent.
+	stall time.Duration
 }
 
 // with returns a command with more variables.
@@ -58,6 +59,8 @@ func (c command) with(env ...string) command {
 type runOpt struct {
 	// show sends what git says of its progress to the log of the vertex.
 	show bool
+	// remote says that git talks to a remote, which must not fall silent.
+	remote bool
 	// dir is the working directory.
 	dir string
 	// stdout takes the output; nil returns it.
@@ -73,12 +76,12 @@ type CommandError struct {
 	Err    error
 }
 
-// Error tells what git said.
+// Error tells what git said, in the form that clients know.
 func (e *CommandError) Error() string {
 	if e.Stderr == "" {
 		return fmt.Sprintf("git %s: %v", e.Verb, e.Err)
 	}
-	return fmt.Sprintf("git %s: %v: %s", e.Verb, e.Err, e.Stderr)
+	return fmt.Sprintf("git stderr:\n%s\n: %v", e.Stderr, e.Err)
 }
 
 // Unwrap returns the failure of the process.
@@ -90,6 +93,8 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 	out.max, said.max = maxOutput, maxComplaint
 	// The shell sets the mode of the files that git makes, which is a matter of the whole process.
 	argv := slices.Concat([]string{"-c", `umask "$0" && exec git "$@"`, c.umask, verb}, args)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, "/bin/sh", argv...)
 	cmd.Env, cmd.Dir = c.env, opt.dir
 	cmd.Stdout = &out
@@ -98,7 +103,7 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 	}
 	cmd.Stderr = &said
 	if opt.show {
-		log := &lineWriter{w: c.scope.Writer(event.Stderr)}
+		log := newLineWriter(c.scope.Writer(event.Stderr), opt.dir)
 		defer log.flush()
 		cmd.Stderr = io.MultiWriter(&said, log)
 	}
@@ -111,18 +116,27 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 		return unix.Kill(group, unix.SIGTERM)
 	}
 	cmd.WaitDelay = 2 * grace
-	err := runBound(cmd)
+	err := runBound(cmd, func() {
+		if opt.remote {
+			go watch(ctx, cmd.Process.Pid, c.stall, cancel)
+		}
+	})
 	if kill != nil {
 		kill.Stop()
 		if cmd.Process != nil {
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		}
 	}
-	if cause := context.Cause(ctx); cause != nil {
+	cause := context.Cause(ctx)
+	var stalled *StalledError
+	if errors.As(cause, &stalled) {
+		return nil, &CommandError{Verb: verb, Err: cause}
+	}
+	if cause != nil {
 		return nil, cause
 	}
 	if err != nil {
-		return nil, &CommandError{Verb: verb, Stderr: complaint(said.String(), opt.dir), Err: err}
+		return nil, &CommandError{Verb: verb, Stderr: presentable(strings.TrimSpace(said.String()), opt.dir), Err: err}
 	}
 	if out.over {
 		return nil, &CommandError{Verb: verb, Err: errors.New("too much output")}
@@ -130,20 +144,16 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 	return out.Bytes(), nil
 }
 
-// complaint is what git said, without credentials and without the folder that it worked in.
-func complaint(said, dir string) string {
-	if dir != "" {
-		said = strings.ReplaceAll(said, dir+"/", "")
-	}
-	return giturl.Redact(strings.TrimSpace(said))
-}
-
 // runBound runs a command from a thread that lives as long: the kernel takes the death of a thread
-// for that of the parent.
-func runBound(cmd *exec.Cmd) error {
+// for that of the parent. It calls started once the command runs.
+func runBound(cmd *exec.Cmd, started func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	return cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	started()
+	return cmd.Wait()
 }
 
 // limited keeps the end of what is written to it.
@@ -162,43 +172,4 @@ func (l *limited) Write(p []byte) (int, error) {
 	}
 	_, err := l.Buffer.Write(p)
 	return n, err
-}
-
-// lineWriter passes whole lines on, without credentials. A line that is only drawn over by the
-// next, as progress is, is left out.
-type lineWriter struct {
-	w    io.Writer
-	rest []byte
-}
-
-// maxLine is where a line is cut, in bytes.
-const maxLine = 16 << 10
-
-func (l *lineWriter) Write(p []byte) (int, error) {
-	l.rest = append(l.rest, p...)
-	for {
-		i := bytes.IndexByte(l.rest, '\n')
-		if i < 0 {
-			if len(l.rest) > maxLine {
-				l.flush()
-			}
-			return len(p), nil
-		}
-		l.line(l.rest[:i])
-		l.rest = l.rest[i+1:]
-	}
-}
-
-func (l *lineWriter) line(b []byte) {
-	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
-		b = b[i+1:]
-	}
-	_, _ = io.WriteString(l.w, giturl.Redact(string(b))+"\n")
-}
-
-func (l *lineWriter) flush() {
-	if len(l.rest) > 0 {
-		l.line(l.rest)
-		l.rest = nil
-	}
 }
