@@ -10,6 +10,7 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/policy"
 )
 
 // SolveOpt says what a build is made of and what becomes of its result. The zero value builds a
@@ -37,14 +38,17 @@ type SolveOpt struct {
 	// Session are more services that the daemon may use.
 	Session []session.Attachable
 	// SharedSession is used instead of a session of the build. Its owner runs it and has allowed
-	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey and Session must be
-	// empty.
+	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey, CheckSource and
+	// Session must be empty.
 	SharedSession *session.Session
 
 	// AllowedEntitlements are the privileges that the build may use.
 	AllowedEntitlements []string
 	SourcePolicy        *sourcepolicypb.Policy
-	// SourcePolicySession is the id of a session that is asked about every source.
+	// CheckSource, if set, decides on every source that SourcePolicy allows, before it is used: see
+	// package session/policy for the answers. Calls come concurrently.
+	CheckSource policy.Func
+	// SourcePolicySession is the id of another session that is asked in the place of CheckSource.
 	SourcePolicySession string
 	// SessionExporter lets the session add exporters once the build is done.
 	SessionExporter bool

@@ -20,6 +20,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/filesync"
+	"github.com/openbuildkit/buildkit/session/policy"
 )
 
 const (
@@ -85,8 +86,11 @@ func (c *Client) newBuild(opt SolveOpt) (*build, error) {
 		return nil, err
 	}
 	if opt.SharedSession != nil && (len(opt.LocalMounts)+len(opt.OCIStores)+len(exports.outputs)+len(opt.Session) > 0 ||
-		exports.layout != "" || opt.SharedKey != "") {
+		exports.layout != "" || opt.SharedKey != "" || opt.CheckSource != nil) {
 		return nil, errors.New("a shared session must hold all that the build needs")
+	}
+	if opt.CheckSource != nil && opt.SourcePolicySession != "" {
+		return nil, errors.New("only one of CheckSource and SourcePolicySession can decide on sources")
 	}
 	b := &build{client: c, opt: opt, exports: exports}
 	attrs, err := frontendAttrs(opt)
@@ -160,6 +164,9 @@ func newSession(opt SolveOpt, exports *exportPlan) (*session.Session, error) {
 	if len(stores) > 0 {
 		s.Allow(sessioncontent.NewProvider(stores))
 	}
+	if opt.CheckSource != nil {
+		s.Allow(policy.NewProvider(opt.CheckSource))
+	}
 	for _, a := range opt.Session {
 		s.Allow(a)
 	}
@@ -206,6 +213,9 @@ func (b *build) run(ctx context.Context, frontend func(context.Context) error) (
 		defer sess.Close()
 	}
 	b.req.Session = sess.ID()
+	if b.opt.CheckSource != nil {
+		b.req.SourcePolicySession = sess.ID()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var side sync.WaitGroup
 	if sess != b.opt.SharedSession {
