@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,22 @@ func imageSource(meta *gateway.SourceMeta) (lower.Source, error) {
 		return lower.Source{}, errors.New("the daemon returned no metadata of the image")
 	}
 	return lower.Source{Digest: meta.Image.Digest, Config: meta.Image.Config}, nil
+}
+
+// registryImage is what the image ref was resolved to: another one if a policy of the build says so.
+func registryImage(meta *gateway.SourceMeta, ref string) (lower.Source, error) {
+	used := ref
+	if meta.Op != nil {
+		var ok bool
+		if used, ok = strings.CutPrefix(meta.Op.Identifier, pb.SchemeImage); !ok {
+			return lower.Source{}, fmt.Errorf("image %s is replaced by %s, which is not an image", ref, giturl.Redact(meta.Op.Identifier))
+		}
+	}
+	src, err := imageSource(meta)
+	if used != ref {
+		src.Ref = used
+	}
+	return src, err
 }
 
 // namedContext fetches what replaces a stage or an image.
@@ -69,13 +86,13 @@ func (b *build) imageContext(ctx context.Context, req *lower.Request, value stri
 	if err != nil {
 		return lower.Source{}, err
 	}
-	src, err := imageSource(meta)
+	src, err := registryImage(meta, ref)
 	if err != nil {
 		return src, err
 	}
-	pinned := ref
-	if _, ok := named.(reference.Digested); !ok && src.Digest != "" {
-		pinned = ref + "@" + src.Digest.String()
+	pinned := cmp.Or(src.Ref, ref)
+	if !strings.Contains(pinned, "@") && src.Digest != "" {
+		pinned += "@" + src.Digest.String()
 	}
 	src.State = llb.Image(pinned, llb.Platform(req.Platform), b.opts.resolveMode,
 		llb.CustomName(contextName(req.Context.Name, ref)))

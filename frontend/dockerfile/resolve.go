@@ -41,5 +41,5 @@ func (b *build) answer(ctx context.Context, req *lower.Request) (lower.Source, e
 	if err != nil {
 		return lower.Source{}, err
 	}
-	return imageSource(meta)
+	return registryImage(meta, req.Image)
 }

@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (b *Build) startFromSource(s *stage) error {
 		s.state = src.State
 		return nil
 	}
-	ref, err := pin(s.ref, src)
+	ref, err := pin(cmp.Or(src.Ref, s.ref), src)
 	if err != nil {
 		return err
 	}

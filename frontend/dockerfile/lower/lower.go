@@ -112,6 +112,8 @@ type Request struct {
 
 // Source answers a Request.
 type Source struct {
+	// Ref is the image that takes the place of the one asked for; empty if none does.
+	Ref string
 	// Digest pins an image; empty for a named context.
 	Digest digest.Digest
 	// State is the tree of a named context.
