@@ -14,6 +14,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/gateway"
 	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/policy"
 )
 
 // bridge is the daemon as one frontend of a job sees it.
@@ -21,6 +22,8 @@ type bridge struct {
 	job    *job
 	opts   map[string]string
 	inputs map[string]*pb.Definition
+	// policies are those of the job and of the frontends around this one; nil are the job's alone.
+	policies *policy.Set
 }
 
 var _ gateway.Client = (*bridge)(nil)
@@ -38,30 +41,35 @@ func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	for _, im := range req.CacheImports {
 		b.job.refuseImport(RemoteCache(im))
 	}
+	policies, err := b.sourcePolicies(req.SourcePolicies)
+	if err != nil {
+		return nil, err
+	}
 	definition := req.Definition != nil && req.Definition.Def != nil
 	switch {
 	case definition && req.Frontend != "":
 		return nil, status.New(codes.InvalidArgument, errBothGiven.Error())
 	case definition:
-		ref, err := b.load(ctx, req.Definition)
+		ref, err := b.load(ctx, req.Definition, policies)
 		if err != nil {
 			return nil, err
 		}
 		return &gateway.Result{Ref: ref}, nil
 	case req.Frontend != "":
-		return b.frontend(ctx, req)
+		return b.frontend(ctx, req, policies)
 	}
 	return &gateway.Result{}, nil
 }
 
 // load checks a definition and makes its vertices part of the job.
-func (b *bridge) load(ctx context.Context, def *pb.Definition) (*reference, error) {
+func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.Set) (*reference, error) {
 	g, err := graph.Load(def, graph.Opt{
 		Platform:     b.job.solver.platform(),
 		Capabilities: gwserver.CheckLLB,
+		Source:       judge(ctx, policies),
 	})
 	if err != nil {
-		return nil, status.WithCode(err, codes.InvalidArgument)
+		return nil, refusal(err)
 	}
 	if err := b.job.admit(g); err != nil {
 		return nil, err
@@ -73,7 +81,7 @@ func (b *bridge) load(ctx context.Context, def *pb.Definition) (*reference, erro
 	return &reference{job: b.job, edge: edge, def: def}, nil
 }
 
-func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest, policies *policy.Set) (*gateway.Result, error) {
 	fe := b.job.solver.cfg.Frontends[req.Frontend]
 	if fe == nil {
 		return nil, status.New(codes.InvalidArgument, "invalid frontend: "+req.Frontend)
@@ -84,7 +92,7 @@ func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest) (*gatew
 		}
 	}
 	b.job.noteFrontend(req.Frontend, req.FrontendOpt[platformOpt])
-	res, err := fe(ctx, &bridge{job: b.job, opts: req.FrontendOpt, inputs: req.FrontendInputs})
+	res, err := fe(ctx, &bridge{job: b.job, opts: req.FrontendOpt, inputs: req.FrontendInputs, policies: policies})
 	if err != nil {
 		return nil, status.WithFrontend(err, req.Frontend, req.FrontendOpt["source"])
 	}

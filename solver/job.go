@@ -21,6 +21,7 @@ import (
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/policy"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
@@ -33,6 +34,7 @@ type job struct {
 	feed     *feed
 	sched    *schedule.Job
 	grants   entitlement.Grants
+	policies *policy.Set
 	outputs  []exporter.Instance
 	// exportWarnings are shown with the first of the outputs.
 	exportWarnings []string
@@ -78,6 +80,9 @@ func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
 func (j *job) accept() error {
 	var err error
 	if j.grants, err = entitlement.Grant(j.solver.cfg.Entitlements, j.req.Entitlements); err != nil {
+		return err
+	}
+	if j.policies, err = j.newPolicies(); err != nil {
 		return err
 	}
 	for _, e := range j.req.Exporters {

@@ -21,6 +21,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/exporter"
@@ -245,6 +246,10 @@ type Request struct {
 	CacheImports []RemoteCache
 	// Entitlements are the grants of the client, as it spelled them.
 	Entitlements []string
+	// SourcePolicy holds for all sources of the build; nil allows them. PolicySession is the id of a
+	// session that is asked about each that it allows; empty asks nobody.
+	SourcePolicy  *sourcepolicypb.Policy
+	PolicySession string
 	// Internal builds are not recorded.
 	Internal bool
 	// Compatibility is the version of behaviour asked for; 0 is the current one.

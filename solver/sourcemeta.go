@@ -41,6 +41,10 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 	if opt.Platform != nil {
 		platform = platforms.Normalize(*opt.Platform)
 	}
+	op, err := b.permitted(ctx, op, platform, opt.SourcePolicies)
+	if err != nil {
+		return nil, err
+	}
 	src, id, err := b.job.solver.cfg.Worker.Sources.Parse(op, platform)
 	if err != nil {
 		return nil, err

@@ -87,6 +87,9 @@ var llbCaps = map[string]support{
 	pb.CapFileRmWildcard:        {},
 	pb.CapFileSymlinkCreate:     {},
 
+	pb.CapSourcePolicy:        {},
+	pb.CapSourcePolicySession: {},
+
 	pb.CapConstraints:     {},
 	pb.CapPlatform:        {},
 	pb.CapMetaIgnoreCache: {},

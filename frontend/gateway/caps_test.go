@@ -175,7 +175,7 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 // An id leaves this list when what it stands for is implemented.
 func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 	missing := []string{
-		pb.CapSourcePolicy, pb.CapSourcePolicySession, pb.CapSourceBuildOpFilename,
+		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
 		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,

@@ -25,6 +25,7 @@ func decodeSolve(req *gatewaypb.SolveRequest) (client.SolveRequest, error) {
 		FrontendOpt:    req.GetFrontendOpt(),
 		FrontendInputs: req.GetFrontendInputs(),
 		Evaluate:       req.GetEvaluate(),
+		SourcePolicies: req.GetSourcePolicies(),
 	}
 	// Clients send a definition without ops for none.
 	if len(out.Definition.GetDef()) == 0 {
@@ -47,13 +48,10 @@ func decodeSolve(req *gatewaypb.SolveRequest) (client.SolveRequest, error) {
 	return out, checkPolicies(req.GetSourcePolicies())
 }
 
-// checkPolicies refuses what must not be ignored.
+// checkPolicies refuses what is no policy.
 func checkPolicies(policies []*sourcepolicypb.Policy) error {
-	switch {
-	case slices.Contains(policies, nil):
+	if slices.Contains(policies, nil) {
 		return invalid("invalid nil source policy")
-	case len(policies) > 0:
-		return status.New(codes.Unimplemented, "source policies are not supported")
 	}
 	return nil
 }

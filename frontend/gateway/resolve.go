@@ -41,6 +41,8 @@ func (s *Server) ResolveImageConfig(ctx context.Context, req *gatewaypb.ResolveI
 		Platform:    decodePlatform(req.GetPlatform()),
 		LogName:     req.GetLogName(),
 		ResolveMode: req.GetResolveMode(),
+
+		SourcePolicies: req.GetSourcePolicies(),
 	})
 	if err != nil {
 		return nil, err
@@ -72,6 +74,8 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 		LogName:     req.GetLogName(),
 		ResolveMode: req.GetResolveMode(),
 		NoConfig:    req.GetImage().GetNoConfig(),
+
+		SourcePolicies: req.GetSourcePolicies(),
 
 		HTTPChecksum: req.GetHTTP().GetChecksumRequest(),
 		GitObject:    req.GetGit().GetReturnObject(),

@@ -103,14 +103,11 @@ func TestSolveHandsTheRequestOver(t *testing.T) {
 	require.Equal(t, []client.CacheImport{{Type: "local", Attrs: map[string]string{"src": "d"}}}, got.CacheImports)
 	require.True(t, got.Evaluate)
 
-	for _, policies := range [][]*sourcepolicypb.Policy{{{}}, {{}, {}}} {
-		_, err = c.Solve(t.Context(), &gatewaypb.SolveRequest{SourcePolicies: policies})
-		require.EqualError(t, err, "source policies are not supported")
-		_, err = c.ResolveSourceMeta(t.Context(), &gatewaypb.ResolveSourceMetaRequest{Source: &pb.SourceOp{}, SourcePolicies: policies})
-		require.Equal(t, codes.Unimplemented, status.Code(err))
-		_, err = c.ResolveImageConfig(t.Context(), &gatewaypb.ResolveImageConfigRequest{SourcePolicies: policies})
-		require.Equal(t, codes.Unimplemented, status.Code(err))
-	}
+	policies := []*sourcepolicypb.Policy{{Version: 1}, {Version: 2}}
+	_, err = c.Solve(t.Context(), &gatewaypb.SolveRequest{SourcePolicies: policies})
+	require.NoError(t, err)
+	require.Len(t, got.SourcePolicies, 2)
+	require.EqualValues(t, 2, got.SourcePolicies[1].Version)
 	_, err = c.Solve(t.Context(), &gatewaypb.SolveRequest{Definition: &pb.Definition{Def: [][]byte{{1}}}, Frontend: "f"})
 	require.EqualError(t, err, "cannot solve with both Definition and Frontend specified")
 }
@@ -292,6 +289,14 @@ func TestSourcesAreResolved(t *testing.T) {
 	require.True(t, bridge.opt.NoConfig)
 	require.Equal(t, dgst.String(), meta.GetImage().GetDigest())
 	require.Equal(t, "docker-image://alpine", meta.GetSource().GetIdentifier())
+
+	policies := []*sourcepolicypb.Policy{{Version: 3}}
+	_, err = c.ResolveSourceMeta(t.Context(), &gatewaypb.ResolveSourceMetaRequest{Source: &pb.SourceOp{}, SourcePolicies: policies})
+	require.NoError(t, err)
+	require.Len(t, bridge.opt.SourcePolicies, 1)
+	_, err = c.ResolveImageConfig(t.Context(), &gatewaypb.ResolveImageConfigRequest{Ref: "a", SourcePolicies: append(policies, policies...)})
+	require.NoError(t, err)
+	require.Len(t, bridge.opt.SourcePolicies, 2)
 
 	_, err = c.ResolveSourceMeta(t.Context(), &gatewaypb.ResolveSourceMetaRequest{})
 	require.EqualError(t, err, "source is required")

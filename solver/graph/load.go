@@ -18,6 +18,9 @@ type Opt struct {
 	Platform ocispec.Platform
 	// Capabilities refuses the id of a capability that an op asks for, by returning an error.
 	Capabilities func(id string) error
+	// Source, if set, returns the source that takes the place of the one of an op, or an error if
+	// there must be none. It returns its argument, unchanged, for a source that stays.
+	Source func(op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error)
 }
 
 // Load checks def and returns its graph. Errors are the fault of whoever made the definition.
@@ -48,10 +51,12 @@ type loader struct {
 }
 
 type parsedOp struct {
-	op     *pb.Op
-	dgst   digest.Digest
-	state  visit
-	vertex *Vertex
+	op    *pb.Op
+	dgst  digest.Digest
+	state visit
+	// replaced is set if the source is not that of the definition.
+	replaced bool
+	vertex   *Vertex
 }
 
 type visit uint8
@@ -143,6 +148,9 @@ func (l *loader) link(root digest.Digest) error {
 			if err != nil {
 				return err
 			}
+			if err := p.rename(v); err != nil {
+				return err
+			}
 			p.vertex, p.state = v, linked
 			l.order = append(l.order, v)
 			stack = stack[:len(stack)-1]
@@ -173,6 +181,9 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 		Sources:       l.sources(p.dgst),
 	}
 	v.Platform = l.platform(p.op)
+	if err := l.replaceSource(p, v.Platform); err != nil {
+		return nil, err
+	}
 	for n, in := range p.op.Inputs {
 		ref, err := l.input(n, in)
 		if err != nil {

@@ -189,7 +189,6 @@ func TestARequestThatCannotBeMetIsRefused(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"with a policy session": {&controlpb.SolveRequest{Ref: "b", SourcePolicySession: "s"}, codes.Unimplemented, "source policies are not supported"},
 		"with a remote cache to write": {
 			&controlpb.SolveRequest{Ref: "b", Cache: &controlpb.CacheOptions{Exports: []*controlpb.CacheOptionsEntry{{Type: "tape"}}}},
 			codes.InvalidArgument, `unknown cache exporter: "tape"`,

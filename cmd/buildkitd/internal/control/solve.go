@@ -30,6 +30,8 @@ func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 		CacheExports:   decodeCacheExports(req.GetCache()),
 		CacheImports:   decodeCacheImports(req.GetCache()),
 		Entitlements:   req.GetEntitlements(),
+		SourcePolicy:   req.GetSourcePolicy(),
+		PolicySession:  req.GetSourcePolicySession(),
 		Internal:       req.GetInternal(),
 		Compatibility:  version,
 	}
@@ -41,10 +43,7 @@ func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 
 // checkSolve refuses what would mean something else if it were ignored.
 func checkSolve(req *controlpb.SolveRequest) error {
-	switch {
-	case req.GetSourcePolicy() != nil, req.GetSourcePolicySession() != "":
-		return unimplemented("source policies")
-	case req.GetProxyNetwork():
+	if req.GetProxyNetwork() {
 		return unimplemented("proxied networks")
 	}
 	if exports := decodeCacheExports(req.GetCache()); len(exports) > 0 {

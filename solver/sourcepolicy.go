@@ -1,0 +1,100 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
+
+	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
+	"github.com/openbuildkit/buildkit/api/giturl"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	policypb "github.com/openbuildkit/buildkit/api/session/policy"
+	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
+	"github.com/openbuildkit/buildkit/api/status"
+	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
+	sessionpolicy "github.com/openbuildkit/buildkit/session/policy"
+	"github.com/openbuildkit/buildkit/solver/policy"
+)
+
+// newPolicies returns the policies that the request of the build came with.
+func (j *job) newPolicies() (*policy.Set, error) {
+	var policies []*sourcepolicypb.Policy
+	if j.req.SourcePolicy != nil {
+		policies = append(policies, j.req.SourcePolicy)
+	}
+	var client policy.Client
+	if j.req.PolicySession != "" {
+		client = policyClient{j}
+	}
+	return policy.New(policies, client)
+}
+
+// policyClient is the session that is asked about sources.
+type policyClient struct{ job *job }
+
+// CheckPolicy asks the session.
+func (c policyClient) CheckPolicy(ctx context.Context, req *policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error) {
+	return sessionpolicy.Check(ctx, c.job.solver.cfg.Sessions, c.job.req.PolicySession, req)
+}
+
+// Resolve resolves a source for the session, which has not decided on it yet.
+func (c policyClient) Resolve(ctx context.Context, req *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
+	unjudged := &bridge{job: c.job, policies: &policy.Set{}}
+	return gwserver.NewServer(unjudged).ResolveSourceMeta(ctx, req)
+}
+
+// sourcePolicies returns the policies that hold for a request of the frontend with more of them.
+func (b *bridge) sourcePolicies(more []*sourcepolicypb.Policy) (*policy.Set, error) {
+	all := b.policies
+	if all == nil {
+		all = b.job.policies
+	}
+	return all.With(more)
+}
+
+// permitted returns the source to resolve when op was asked for.
+func (b *bridge) permitted(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, more []*sourcepolicypb.Policy) (*pb.SourceOp, error) {
+	policies, err := b.sourcePolicies(more)
+	if err != nil {
+		return nil, err
+	}
+	out, err := policies.Evaluate(ctx, op, platform)
+	if err != nil {
+		_, ref, _ := strings.Cut(op.GetIdentifier(), "://")
+		return nil, fmt.Errorf("failed to resolve source metadata for %s: could not resolve image due to policy: %w", giturl.Redact(ref), err)
+	}
+	return out, nil
+}
+
+// policyError is why a source of a definition must not be loaded.
+type policyError struct{ err error }
+
+func (e *policyError) Error() string {
+	return "failed to load LLB: error evaluating the source policy: " + e.err.Error()
+}
+func (e *policyError) Unwrap() error { return e.err }
+
+// judge applies policies to the sources of a graph while it is loaded.
+func judge(ctx context.Context, policies *policy.Set) func(*pb.SourceOp, ocispec.Platform) (*pb.SourceOp, error) {
+	return func(op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error) {
+		out, err := policies.Evaluate(ctx, op, platform)
+		if err != nil {
+			return nil, &policyError{err}
+		}
+		return out, nil
+	}
+}
+
+// refusal is the error of a graph that was not loaded: the fault of whoever made it, unless a policy
+// says otherwise.
+func refusal(err error) error {
+	var byPolicy *policyError
+	if errors.As(err, &byPolicy) {
+		return err
+	}
+	return status.WithCode(err, codes.InvalidArgument)
+}
