@@ -8,12 +8,10 @@ import (
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"google.golang.org/grpc/codes"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
-	"github.com/openbuildkit/buildkit/api/status"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 )
 

@@ -82,14 +82,34 @@ func (s *Set) Evaluate(ctx context.Context, op *pb.SourceOp, platform ocispec.Pl
 	if s == nil {
 		return op, nil
 	}
+	out, err := s.replace(ctx, op, platform)
+	if err != nil {
+		return nil, err
+	}
+	blob := bundle(out)
+	if blob == nil {
+		return out, nil
+	}
+	used, err := s.replace(ctx, blob, platform)
+	if err != nil || used == blob {
+		return out, err
+	}
+	return withBundle(out, used), nil
+}
+
+// replace returns what rules and client make of one source.
+func (s *Set) replace(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error) {
 	questions := 0
 	for range maxConversions + 1 {
 		next, err := s.rules(ctx, op)
 		if err == nil && next == nil && s.client != nil {
 			next, err = ask(ctx, s.client, op, platform, &questions)
 		}
-		if err != nil || next == nil {
-			return op, err
+		if err != nil {
+			return nil, err
+		}
+		if next == nil {
+			return op, nil
 		}
 		op = next
 	}
