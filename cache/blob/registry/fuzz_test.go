@@ -68,3 +68,19 @@ func FuzzLocation(f *testing.F) {
 		}
 	})
 }
+
+func FuzzNextPage(f *testing.F) {
+	for _, s := range []string{
+		`</v2/x/y/referrers/sha256:0?n=2&last=a>; rel="next"`, `<?last=a>;rel=next`, `<//other.test/>; rel=next`,
+		`<a>; title="x, <b>; rel=next"; rel=prev, <c>; rel="last Next"`, `<https://u:p@registry.test/>; rel=next`, `<`, `<\x00>; rel=next`,
+	} {
+		f.Add(s)
+	}
+	at := &url.URL{Scheme: "https", Host: "registry.test", Path: "/v2/x/y/referrers/sha256:0"}
+	f.Fuzz(func(t *testing.T, header string) {
+		u, err := nextPage(at, []string{header})
+		if err == nil && u != nil && (u.Scheme != "https" || u.Host != "registry.test" || u.User != nil) {
+			t.Errorf("%q leads to %v", header, u)
+		}
+	})
+}

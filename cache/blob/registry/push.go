@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -256,30 +257,46 @@ func (p *push) manifests(ctx context.Context, manifests []ocispec.Descriptor) er
 	return nil
 }
 
-// manifest sends a manifest under a name, unless it is there.
+// manifest sends a manifest under a name, unless it is there. One that refers to another is always
+// sent: the answer tells whether the registry lists it, or we have to.
 func (p *push) manifest(ctx context.Context, desc ocispec.Descriptor, object string) error {
-	u := p.host.url(p.path, "manifests/"+object)
-	there, err := p.hasManifest(ctx, call{
-		method: http.MethodHead, url: u, header: http.Header{"Accept": {desc.MediaType + ", */*"}},
-	}, desc.Digest)
-	if err != nil || there {
-		return err
-	}
 	data, err := content.ReadBlob(ctx, p.from, desc)
 	if err != nil {
 		return err
 	}
-	a, err := p.do(ctx, call{
-		method: http.MethodPut, url: u, header: http.Header{"Content-Type": {desc.MediaType}},
-		body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)),
-	})
+	ref, err := parseReferrer(desc, data)
 	if err != nil {
 		return err
 	}
-	if !a.stored() {
-		return a.err
+	u := p.host.url(p.path, "manifests/"+object)
+	if ref == nil {
+		there, err := p.hasManifest(ctx, call{
+			method: http.MethodHead, url: u, header: http.Header{"Accept": {desc.MediaType + ", */*"}},
+		}, desc.Digest)
+		if err != nil || there {
+			return err
+		}
 	}
-	return nil
+	a, err := p.sendManifest(ctx, u, desc.MediaType, data)
+	if err != nil || ref == nil || a.header.Get(subjectHeader) != "" {
+		return err
+	}
+	return p.listReferrer(ctx, ref)
+}
+
+// sendManifest stores a manifest at u.
+func (p *push) sendManifest(ctx context.Context, u *url.URL, mediaType string, data []byte) (*answer, error) {
+	a, err := p.do(ctx, call{
+		method: http.MethodPut, url: u, header: http.Header{"Content-Type": {mediaType}},
+		body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !a.stored() {
+		return nil, a.err
+	}
+	return a, nil
 }
 
 func (p *push) hasManifest(ctx context.Context, c call, want digest.Digest) (bool, error) {

@@ -65,6 +65,8 @@ type Client struct {
 	mu         sync.Mutex
 	transports map[transportKey]*transports
 	limits     map[string]*semaphore.Weighted
+	// listing is held, by registry, by who changes a list of referrers.
+	listing map[string]*semaphore.Weighted
 	// bench holds mirrors that failed, until they are asked again.
 	bench map[string]time.Time
 	// challenges are what hosts ask for, by scheme and host, without scopes.
@@ -86,6 +88,7 @@ func New(cfg Config) *Client {
 		salt:       auth.Nonce(),
 		transports: map[transportKey]*transports{},
 		limits:     map[string]*semaphore.Weighted{},
+		listing:    map[string]*semaphore.Weighted{},
 		bench:      map[string]time.Time{},
 		challenges: map[string]dockerauth.Challenge{},
 	}
@@ -103,14 +106,19 @@ func (c *Client) CloseIdle() {
 
 // limit returns the semaphore of a registry.
 func (c *Client) limit(host string) *semaphore.Weighted {
+	return c.semaphore(c.limits, host, c.cfg.MaxConcurrency)
+}
+
+// semaphore returns the semaphore of a registry in one of the client's maps.
+func (c *Client) semaphore(of map[string]*semaphore.Weighted, host string, size int) *semaphore.Weighted {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.limits[host]
-	if l == nil {
-		l = semaphore.NewWeighted(int64(c.cfg.MaxConcurrency))
-		c.limits[host] = l
+	s := of[host]
+	if s == nil {
+		s = semaphore.NewWeighted(int64(size))
+		of[host] = s
 	}
-	return l
+	return s
 }
 
 // defaultHost is where a registry is served, given its name in references.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -22,6 +23,8 @@ type call struct {
 	size int64
 	// client is the host's if nil.
 	client *http.Client
+	// whole asks for the body of a good answer.
+	whole bool
 }
 
 // url returns the address of an object of the repository path.
@@ -35,6 +38,8 @@ type answer struct {
 	header http.Header
 	// url is what was asked in the end, after redirects.
 	url *url.URL
+	// body is there if the call wanted it and the answer was good.
+	body []byte
 	// err is the error that the answer is where it is unexpected.
 	err error
 }
@@ -64,9 +69,9 @@ func (h *host) do(ctx context.Context, base http.Header, c call) (*answer, error
 		if err != nil {
 			return nil, fmt.Errorf("failed to do request: %w", err)
 		}
-		a := read(resp)
-		if a.code != http.StatusUnauthorized {
-			return a, nil
+		a, err := read(resp, c.whole)
+		if err != nil || a.code != http.StatusUnauthorized {
+			return a, err
 		}
 		responses = append(responses, resp) //nolint:bodyclose // as above
 		err = h.auth.AddResponses(ctx, responses)
@@ -107,10 +112,31 @@ func (e *deniedError) Error() string {
 func (e *deniedError) Unwrap() error        { return e.err }
 func (e *deniedError) Is(target error) bool { return target == docker.ErrInvalidAuthorization }
 
+// document makes a call for a document, which is not large, until it is there as a whole.
+func (h *host) document(ctx context.Context, base http.Header, c call) (*answer, error) {
+	c.whole = true
+	for n := 1; ; n++ {
+		a, err := h.do(ctx, base, c)
+		if err == nil || n == attempts || ctx.Err() != nil || !passing(err) {
+			return a, err
+		}
+		select {
+		case <-time.After(backoff(n)):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // read reads an answer to its end.
-func read(resp *http.Response) *answer {
+func read(resp *http.Response, whole bool) (*answer, error) {
 	defer drain(resp.Body)
 	a := &answer{code: resp.StatusCode, header: resp.Header, url: resp.Request.URL}
+	if whole && a.code == http.StatusOK {
+		var err error
+		a.body, err = io.ReadAll(resp.Body)
+		return a, err
+	}
 	message := errorMessage(resp.Body)
 	status := remoteserrors.ErrUnexpectedStatus{
 		Status: resp.Status, StatusCode: resp.StatusCode, RequestURL: a.url.String(), RequestMethod: resp.Request.Method,
@@ -119,7 +145,7 @@ func read(resp *http.Response) *answer {
 	if message != "" {
 		a.err = fmt.Errorf("%w: %s", status, message)
 	}
-	return a
+	return a, nil
 }
 
 // stored reports whether a registry took what it was sent.
