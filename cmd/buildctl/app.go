@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
-	"github.com/containerd/log"
 	"github.com/spf13/cobra"
 
 	"github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/cmd/internal/logging"
 	"github.com/openbuildkit/buildkit/cmd/internal/version"
 )
 
@@ -75,22 +74,12 @@ func newApp() *app {
 
 // start does what holds for all commands.
 func (a *app) start() error {
-	switch a.flags.logFormat {
-	case "text":
-		if err := log.SetFormat(log.TextFormat); err != nil {
-			return err
-		}
-	case "json":
-		if err := log.SetFormat(log.JSONFormat); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("unsupported log type %q", a.flags.logFormat)
-	}
+	level := "info"
 	if a.flags.debug {
-		if err := log.SetLevel("debug"); err != nil {
-			return err
-		}
+		level = "debug"
+	}
+	if err := logging.SetUp(a.flags.logFormat, level); err != nil {
+		return err
 	}
 	stop, err := a.flags.profile.start()
 	if err != nil {

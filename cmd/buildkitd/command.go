@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/wire"
+	"github.com/openbuildkit/buildkit/cmd/internal/logging"
 	"github.com/openbuildkit/buildkit/cmd/internal/version"
 )
 
@@ -66,7 +66,7 @@ func configure(opts *options, host config.Host, getenv func(string) string) (*co
 		return nil, err
 	}
 	cfg.SetDefaults(host)
-	if err := setUpLog(cfg.Log); err != nil {
+	if err := logging.SetUp(cfg.Log.Format, cfg.Log.Level); err != nil {
 		return nil, err
 	}
 	for _, key := range unknown {
@@ -76,18 +76,6 @@ func configure(opts *options, host config.Host, getenv func(string) string) (*co
 		log.L.Warn("trace is deprecated: use log level trace")
 	}
 	return cfg, nil
-}
-
-func setUpLog(cfg config.Log) error {
-	switch log.OutputFormat(cfg.Format) {
-	case log.TextFormat, log.JSONFormat:
-	default:
-		return fmt.Errorf("unsupported log type %q", cfg.Format)
-	}
-	if err := log.SetFormat(log.OutputFormat(cfg.Format)); err != nil {
-		return err
-	}
-	return log.SetLevel(cfg.Level)
 }
 
 // run is the daemon: it serves until a signal says to stop. A second signal ends running builds at once, a third

@@ -33,6 +33,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	}
 	sessions := session.NewManager()
 	registries := newRegistry(cfg, sessions)
+	d.onClose(func() error { registries.CloseIdle(); return nil })
 	w, err := d.newWorker(ctx, cfg, st, sessions, registries)
 	if err != nil {
 		return err

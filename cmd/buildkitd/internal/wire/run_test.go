@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +147,37 @@ func TestTheServiceManagerIsToldOfStartAndStop(t *testing.T) {
 	d.stop()
 	require.Equal(t, "STOPPING=1", message())
 	require.NoError(t, <-d.ended)
+}
+
+func TestADaemonThatStopsLeavesNoConnectionToARegistry(t *testing.T) {
+	registry := httptest.NewUnstartedServer(http.NotFoundHandler())
+	closed := make(chan struct{}, 16)
+	var opened atomic.Int32
+	registry.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			opened.Add(1)
+		case http.StateClosed:
+			closed <- struct{}{}
+		}
+	}
+	registry.Start()
+	t.Cleanup(registry.Close)
+
+	d := start(t, t.TempDir(), time.Minute)
+	ended, bridge, ctx := d.drive(t, "resolve")
+	_, err := bridge.ResolveImageConfig(ctx, &gatewaypb.ResolveImageConfigRequest{Ref: registry.Listener.Addr().String() + "/x/y:1"})
+	require.ErrorContains(t, err, "not found")
+	_, err = bridge.Return(ctx, &gatewaypb.ReturnRequest{Result: &gatewaypb.Result{}})
+	require.NoError(t, err)
+	require.NoError(t, <-ended)
+	require.NotZero(t, opened.Load())
+	require.Empty(t, closed, "connections are kept for the next build")
+	d.stop()
+	require.NoError(t, <-d.ended)
+	for range opened.Load() {
+		<-closed
+	}
 }
 
 func TestAnInternalBuildProbesTheDaemon(t *testing.T) {
