@@ -22,10 +22,17 @@ import (
 	"github.com/openbuildkit/buildkit/hack/harness"
 )
 
+// crane runs a tool that knows images in registries, in the version that hack/tools pins.
+func crane(t *testing.T, args ...string) string {
+	t.Helper()
+	return command(t, "go", append([]string{"tool", "-modfile=../tools/go.mod", "crane"}, args...)...)
+}
+
 // pulled returns the image of a reference in a registry, and fails the test unless every blob of it
-// is what its digest says.
+// is what its digest says. It cannot read zstd.
 func pulled(t *testing.T, reference string) v1.Image {
 	t.Helper()
+	crane(t, "validate", "--remote="+reference)
 	ref, err := name.ParseReference(reference)
 	require.NoError(t, err)
 	image, err := remote.Image(ref)
@@ -37,6 +44,7 @@ func pulled(t *testing.T, reference string) v1.Image {
 // pulledIndex is pulled for an index of several platforms.
 func pulledIndex(t *testing.T, reference string) v1.ImageIndex {
 	t.Helper()
+	crane(t, "validate", "--remote="+reference)
 	ref, err := name.ParseReference(reference)
 	require.NoError(t, err)
 	index, err := remote.Index(ref)
