@@ -19,10 +19,10 @@ import (
 )
 
 // maxLayers is how many layers of a tree are looked after at a time, maxMade how many blobs are
-// made by all builds together: each takes up to 150 MB of memory and all cores it can get.
+// made by all builds together.
 const (
 	maxLayers = 8
-	maxMade   = 4
+	maxMade   = 8
 )
 
 // Layers returns the tree as blobs, lowest first, in the form that opt wants. Missing forms are
@@ -306,7 +306,12 @@ func (m *Manager) compress(ctx context.Context, r *record, opt form, write func(
 		whole := write
 		write = clamped(func(w io.Writer) error { return whole(io.MultiWriter(raw.Hash(), w)) }, *opt.epoch)
 	}
+	end := func() {}
+	if opt.Type != blob.Uncompressed {
+		write, end = m.inTurn(ctx, write)
+	}
 	c, err := compressTo(w, opt, write)
+	end()
 	if err != nil {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
 	}

@@ -24,7 +24,7 @@ import (
 // The digests that layers of the tests have always had.
 const (
 	goldenGzip    = "89c3e6595bc14a29c199d36f45ee216b66f44b02d62a44bdd32179fb19f93120"
-	goldenZstd    = "ca39a3d7cf861afeab093f63a0796dbe4eed9d17f348abd6b20adbd1553ed99f"
+	goldenZstd    = "ed3b7abfacfe5e66880dc403e3f4b4a68aacbdef298bcdb72071807532cf4582"
 	goldenEStargz = "c0add1415999f069c5ea04c1836a345d27d57d08ad85d300bd76538196b94de8"
 )
 

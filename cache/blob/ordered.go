@@ -17,7 +17,7 @@ const blockSize = 1 << 20
 // fewAhead is enough where they are only passed on.
 const (
 	maxAhead = 16
-	fewAhead = 4
+	fewAhead = 2
 )
 
 // ahead returns how many blocks are worked on beside each other.
