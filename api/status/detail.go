@@ -32,13 +32,29 @@ const (
 	urlDecision             = "github.com/moby/buildkit/policysession.DecisionResponse+json"
 )
 
-// details returns the details of every node of err, innermost first.
+// Limits of the source files in the details of one error. They travel in the headers at the end of a
+// call, for which there are 16 MiB, in base64 within base64.
+const (
+	maxSources    = 16
+	maxSourceData = 2 << 20
+)
+
+// details returns the details of every node of err, innermost first. Of large source files there is
+// only what is shown, and of very many the innermost ones.
 func details(err error) []*anypb.Any {
 	var out []*anypb.Any
+	sources, room := 0, maxSourceData
 	walk(err, func(node error) {
 		switch e := node.(type) {
 		case *withStatus:
 			return // its details are those of what it wraps
+		case *SourceError:
+			if sources++; sources > maxSources {
+				return
+			}
+			info := excerpt(e.Info, e.Ranges, room)
+			room -= len(info.GetData())
+			node = &SourceError{info, e.Ranges, e.Err}
 		case interface{ GRPCStatus() *grpcstatus.Status }:
 			if st := e.GRPCStatus(); st != nil {
 				out = append(out, st.Proto().GetDetails()...)

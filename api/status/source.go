@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 
 	errdefspb "github.com/openbuildkit/buildkit/api/errdefs"
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -33,6 +34,9 @@ func PrintSources(w io.Writer, err error) error {
 
 const snippetRule = "--------------------"
 
+// maxContext is how many lines are shown before and after a place.
+const maxContext = 2
+
 // PrintSource writes the lines of one place, marked, between two lines of context on each side;
 // one line of context if the place spans several lines.
 func PrintSource(w io.Writer, src *errdefspb.Source) error {
@@ -47,7 +51,7 @@ func PrintSource(w io.Writer, src *errdefspb.Source) error {
 	}
 	context := 1
 	if first == last {
-		context = 2
+		context = maxContext
 	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s:%d\n%s\n", info.GetFilename(), first, snippetRule)
@@ -61,6 +65,34 @@ func PrintSource(w io.Writer, src *errdefspb.Source) error {
 	fmt.Fprintln(&out, snippetRule)
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+// excerpt returns a file or, if it has more than room bytes, what PrintSource shows of it: the lines
+// before that are empty, and those after it are missing. If even that is too much, no line is left.
+func excerpt(info *pb.SourceInfo, ranges []*pb.Range, room int) *pb.SourceInfo {
+	if len(info.GetData()) <= room {
+		return info
+	}
+	out := &pb.SourceInfo{Filename: info.Filename, Language: info.Language, Definition: info.Definition}
+	first, last, ok := span(ranges, math.MaxInt)
+	if !ok {
+		return out
+	}
+	n := 0
+	for line := range bytes.Lines(info.Data) {
+		if n++; n > last+maxContext {
+			break
+		}
+		if n < first-maxContext {
+			line = line[len(line)-1:]
+		}
+		if len(out.Data)+len(line) > room {
+			out.Data = nil
+			break
+		}
+		out.Data = append(out.Data, line...)
+	}
+	return out
 }
 
 // span returns the first and last line of all ranges; false if they are not lines of the file.

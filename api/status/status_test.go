@@ -314,3 +314,45 @@ func FuzzFromProto(f *testing.F) {
 		}
 	})
 }
+
+// A user's mistake in a large file is shown like any other, though there is no room for the file.
+func TestOfLargeSourceFilesOnlyWhatIsShownIsSent(t *testing.T) {
+	place := func(size, line int) (*pb.SourceInfo, *pb.Range) {
+		text := strings.Repeat("0123456789abcde\n", size/16)
+		at := &pb.Position{Line: int32(line)}
+		return &pb.SourceInfo{Filename: "Dockerfile", Data: []byte(text)}, &pb.Range{Start: at, End: at}
+	}
+	err := errors.New("mistake")
+	for i := range 1000 {
+		info, at := place(300<<10, 1000+i)
+		err = status.WithSource(err, info, at)
+	}
+	for name, tc := range map[string]struct {
+		err  error
+		want string
+	}{
+		"one large file": {
+			func() error {
+				info, at := place(12<<20, 500_000)
+				return status.WithSource(errors.New("mistake"), info, at)
+			}(),
+			"Dockerfile:500000\n--------------------\n 499998 |     0123456789abcde\n 499999 |     0123456789abcde\n" +
+				" 500000 | >>> 0123456789abcde\n 500001 |     0123456789abcde\n 500002 |     0123456789abcde\n--------------------\n",
+		},
+		"very many places": {err, "Dockerfile:1000\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := wire(t, status.ToGRPC(tc.err))
+			if size := proto.Size(grpcstatus.Convert(sent).Proto()); size > 6<<20 {
+				t.Errorf("the status takes %d bytes", size)
+			}
+			var b strings.Builder
+			if err := status.PrintSources(&b, status.FromGRPC(sent)); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(b.String(), tc.want) {
+				t.Errorf("got %.500s", b.String())
+			}
+		})
+	}
+}

@@ -142,6 +142,35 @@ func TestBadIgnorePattern(t *testing.T) {
 	}
 }
 
+func TestALargeIgnoreFileIsRefused(t *testing.T) {
+	const rules = 4 << 20 / 16
+	for _, name := range []string{"Dockerfile.dockerignore", ".dockerignore"} {
+		d := newDaemon("FROM scratch\nCOPY a.txt /\n", nil)
+		files := d.locals["context"]
+		if name != ".dockerignore" {
+			files = d.locals["dockerfile"]
+		}
+		// Patterns of which each takes long to compile: only so many are, for warnings.
+		files[name] = strings.Repeat("**/x?y/**/a*.txt\n"[1:], rules)
+		_, err := dockerfile.Build(t.Context(), d)
+		require.NoError(t, err)
+		files[name] += "x"
+		_, err = dockerfile.Build(t.Context(), d)
+		require.EqualError(t, err, "failed parsing "+name+": it has more than the allowed 4194304 bytes")
+	}
+}
+
+// Each warning has the whole file with it.
+func TestALargeFileHasFewerWarnings(t *testing.T) {
+	for size, want := range map[int]int{1 << 10: 1000, 1 << 20: 62, 8 << 20: 10} {
+		warned := "FROM scratch\n" + strings.Repeat("MAINTAINER x\n", 2000)
+		d := newDaemon(warned+strings.Repeat("# comment\n", size/10), nil)
+		_, err := dockerfile.Build(t.Context(), d)
+		require.NoError(t, err)
+		require.Len(t, d.warnings, want)
+	}
+}
+
 func TestEpoch(t *testing.T) {
 	d := newDaemon("FROM scratch\nWORKDIR /x\nCOPY a /\n", map[string]string{"build-arg:SOURCE_DATE_EPOCH": "1767225600"})
 	res, err := dockerfile.Build(t.Context(), d)
@@ -240,6 +269,23 @@ func BenchmarkBuild(b *testing.B) {
 				if _, err := dockerfile.Build(b.Context(), newDaemon(text, nil)); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkLint shows that checking a file takes time that is linear in the number of stages, all of
+// which are checked.
+func BenchmarkLint(b *testing.B) {
+	for _, n := range []int{10, 100, 500} {
+		text := stages(n)
+		b.Run(fmt.Sprintf("%d stages", n), func(b *testing.B) {
+			for b.Loop() {
+				res, err := dockerfile.Build(b.Context(), newDaemon(text, map[string]string{"requestid": "frontend.lint"}))
+				if err != nil {
+					b.Fatal(err)
+				}
+				require.Contains(b, string(res.Metadata["result.json"]), `"warnings": null`)
 			}
 		})
 	}

@@ -22,6 +22,23 @@ type ignoreFile struct {
 	patterns []string
 }
 
+// maxIgnoreSize is the size in bytes of the largest .dockerignore that is accepted.
+const maxIgnoreSize = 4 << 20
+
+// readIgnore reads a .dockerignore. One that cannot be read is no error but is not ok.
+func readIgnore(ctx context.Context, ref gateway.Reference, name string) (file *ignoreFile, ok bool, err error) {
+	// One byte more than is allowed shows that there is more.
+	data, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: name, Range: &gateway.FileRange{Length: maxIgnoreSize + 1}})
+	if err != nil {
+		return nil, false, context.Cause(ctx)
+	}
+	if len(data) > maxIgnoreSize {
+		return nil, false, fmt.Errorf("failed parsing %s: it has more than the allowed %d bytes", name, maxIgnoreSize)
+	}
+	file, err = parseIgnore(data)
+	return file, true, err
+}
+
 // parseIgnore parses a .dockerignore; the patterns in it are not checked.
 func parseIgnore(data []byte) (*ignoreFile, error) {
 	patterns, err := ignorefile.ReadAll(bytes.NewReader(data))
@@ -42,8 +59,8 @@ func (b *build) loadIgnore(ctx context.Context) (*ignoreFile, error) {
 	if b.context != nil {
 		return nil, nil
 	}
-	if data, err := b.file.ref.ReadFile(ctx, gateway.ReadRequest{Filename: b.opts.filename + ignoreSuffix}); err == nil {
-		return parseIgnore(data)
+	if file, ok, err := readIgnore(ctx, b.file.ref, b.opts.filename+ignoreSuffix); ok || err != nil {
+		return file, err
 	}
 	// A context that cannot be read is no error yet: the build may not need it.
 	return b.loadLocalIgnore(ctx, b.opts.contextLocal, "[internal] load "+ignoreName, false)
@@ -66,11 +83,8 @@ func (b *build) loadLocalIgnore(ctx context.Context, name, title string, must bo
 	if err != nil || ref == nil {
 		return nil, err
 	}
-	data, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: ignoreName})
-	if err != nil {
-		return nil, context.Cause(ctx)
-	}
-	return parseIgnore(data)
+	file, _, err := readIgnore(ctx, ref, ignoreName)
+	return file, err
 }
 
 // contextTree returns the build context with at least paths; nil means all of it.

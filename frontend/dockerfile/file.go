@@ -118,13 +118,20 @@ func (f *file) withSources(err error) error {
 	return err
 }
 
+// maxWarned is how many bytes are sent for all warnings, about: each has the whole file with it.
+const maxWarned = 64 << 20
+
 // warn sends what the linter found. A daemon that cannot show warnings is not bothered, and one
 // that fails to does not fail the build.
 func (b *build) warn(ctx context.Context, linter *lint.Linter) {
 	if !b.opts.warnings {
 		return
 	}
-	for _, w := range linter.Warnings() {
+	warnings := linter.Warnings()
+	if len(b.file.data) > 0 {
+		warnings = warnings[:min(len(warnings), max(10, maxWarned/len(b.file.data)))]
+	}
+	for _, w := range warnings {
 		err := b.client.Warn(ctx, b.file.vertex, w.String(), gateway.WarnOpt{
 			Level:  1,
 			Detail: [][]byte{[]byte(w.Rule.Description)},

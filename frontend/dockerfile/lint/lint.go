@@ -122,16 +122,33 @@ const maxWarnings = 1000
 // Linter collects warnings, of very many the first ones. It is not for concurrent use; the nil Linter ignores reports.
 type Linter struct {
 	config   Config
+	skipped  map[*Rule]bool
 	warnings []Warning
 }
 
 // New returns a Linter.
-func New(c Config) *Linter { return &Linter{config: c} }
+func New(c Config) *Linter { return &Linter{config: c, skipped: map[*Rule]bool{}} }
+
+// skips remembers what the configuration says of a rule.
+func (l *Linter) skips(r *Rule) bool {
+	skip, known := l.skipped[r]
+	if !known {
+		skip = l.config.skips(r)
+		l.skipped[r] = skip
+	}
+	return skip
+}
+
+// Wants tells whether Report would keep a warning: messages that take time to make are made only
+// then.
+func (l *Linter) Wants(r *Rule, node *parser.Node) bool {
+	return l != nil && !l.skips(r) && len(l.warnings) < maxWarnings && !skippedBy(node, r)
+}
 
 // Report notes that node breaks a rule, unless the configuration or a comment above node says
 // that it does not count there.
 func (l *Linter) Report(r *Rule, node *parser.Node, format string, args ...any) {
-	if l == nil || skippedBy(node, r) {
+	if !l.Wants(r, node) {
 		return
 	}
 	l.ReportAt(r, node.Location(), format, args...)
@@ -139,7 +156,7 @@ func (l *Linter) Report(r *Rule, node *parser.Node, format string, args ...any) 
 
 // ReportAt notes that a place breaks a rule.
 func (l *Linter) ReportAt(r *Rule, location []parser.Range, format string, args ...any) {
-	if l == nil || l.config.skips(r) || len(l.warnings) >= maxWarnings {
+	if l == nil || l.skips(r) || len(l.warnings) >= maxWarnings {
 		return
 	}
 	l.warnings = append(l.warnings, Warning{Rule: r, Message: fmt.Sprintf(format, args...), Location: location})

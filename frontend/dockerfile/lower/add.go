@@ -64,16 +64,17 @@ type remoteSource struct {
 
 // remoteSource returns nil for a source that is no url.
 func (b *Build) remoteSource(t *transfer, src, name string) (*remoteSource, error) {
+	at := b.location(t.node.Location())
 	switch {
 	case IsGitURL(src):
-		return gitSource(t.remote, src, name)
+		return gitSource(t.remote, src, name, at)
 	case isHTTPURL(src):
-		return httpSource(t.remote, src, name)
+		return httpSource(t.remote, src, name, at)
 	}
 	return nil, nil
 }
 
-func httpSource(o remoteOptions, src, name string) (*remoteSource, error) {
+func httpSource(o remoteOptions, src, name string, at llb.ConstraintsOpt) (*remoteSource, error) {
 	u, err := url.Parse(src)
 	if err != nil {
 		return nil, fmt.Errorf("invalid url: %w", errors.Unwrap(err))
@@ -82,7 +83,7 @@ func httpSource(o remoteOptions, src, name string) (*remoteSource, error) {
 	if base := path.Base(u.Path); base != "." && base != "/" && !strings.HasSuffix(u.Path, "/") {
 		file = base
 	}
-	opts := []llb.HTTPOption{llb.Filename(file), llb.CustomName(name), command("")}
+	opts := []llb.HTTPOption{llb.Filename(file), llb.CustomName(name), command(""), at}
 	if o.checksum != "" {
 		dgst, err := digest.Parse(o.checksum)
 		if err != nil {

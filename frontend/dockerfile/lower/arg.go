@@ -27,12 +27,13 @@ func (b *Build) globalArgs() error {
 			if a.Default == nil {
 				continue
 			}
-			var err error
-			if values[i], err = b.lex.word().Word(*a.Default, b.args); err != nil {
+			value, err := b.expandWith(b.lex.word(), *a.Default, b.args)
+			if err != nil {
 				return parser.WithLocation(err, arg.Location())
 			}
 			// What fails here failed above.
-			defaults[i], _ = b.lex.word().Word(*a.Default, b.defaults)
+			def, _ := b.expandWith(b.lex.word(), *a.Default, b.defaults)
+			values[i], defaults[i] = value.Text, def.Text
 		}
 		for i, a := range arg.Args {
 			b.declared[a.Name] = true
@@ -101,6 +102,7 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		message.WriteString("=" + *value)
 		if !strings.HasPrefix(a.Name, scanPrefix) {
 			s.setEnv(a.Name, *value)
+			s.envSettled = false
 		}
 	}
 	s.commit(b.epoch, message.String(), false)
@@ -123,8 +125,9 @@ func (b *Build) argValue(name string, def *string) *string {
 
 // argList returns the arguments of a stage for its history: their number and values.
 func (s *stage) argList() []string {
-	out := make([]string, 0, len(s.args.keys))
-	for _, name := range s.args.keys {
+	names := s.args.names()
+	out := make([]string, 0, len(names))
+	for _, name := range names {
 		value, _ := s.env.Get(name)
 		out = append(out, name+"="+value)
 	}

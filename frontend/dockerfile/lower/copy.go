@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -64,7 +65,7 @@ func (b *Build) expandTransfer(s *stage, t *instruction.Transfer) (tr *transfer,
 	}
 	for _, c := range t.Contents {
 		if c.Expand {
-			r, err := b.lex.heredoc().Expand(c.Data, s.env)
+			r, err := b.expandWith(b.lex.heredoc(), c.Data, s.env)
 			if err != nil {
 				return nil, err
 			}
@@ -123,7 +124,9 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 	}
 	for _, doc := range t.contents {
 		history.WriteString(" <<" + doc.Name)
-		action = b.copyContent(t, action, doc, dest, opts)
+		if action, err = b.copyContent(action, doc, dest, opts); err != nil {
+			return err
+		}
 	}
 	common := append(b.ignoreCache(s), b.location(t.node.Location()))
 	if t.link && b.opt.MergeOp && t.chmod == "" {
@@ -244,13 +247,25 @@ func keepParents(src string) (string, []llb.CopyOption) {
 func hasWildcard(p string) bool { return strings.ContainsAny(p, "*?[") }
 
 // copyContent adds the copy of a file that is written in the Dockerfile.
-func (b *Build) copyContent(t *transfer, action *llb.FileAction, doc instruction.Content, dest string, opts []llb.CopyOption) *llb.FileAction {
-	name := path.Join("/", doc.Name)
-	tree := llb.Scratch().File(
-		llb.Mkfile(name, 0o644, []byte(doc.Data), b.mkfileOptions()...),
+func (b *Build) copyContent(action *llb.FileAction, doc instruction.Content, dest string, opts []llb.CopyOption) (*llb.FileAction, error) {
+	tree, name, err := b.document(doc.Name, 0o644, doc.Data)
+	if err != nil {
+		return nil, err
+	}
+	return action.Copy(tree, name, dest, opts...), nil
+}
+
+// document returns a tree that holds nothing but a here-document, and the path of that.
+func (b *Build) document(name string, perm fs.FileMode, data string) (tree llb.State, file string, err error) {
+	file = path.Join("/", name)
+	if path.Dir(file) != "/" || file == "/" {
+		return tree, "", fmt.Errorf("here-document %q cannot be the name of a file", name)
+	}
+	tree = llb.Scratch().File(
+		llb.Mkfile(file, perm, []byte(data), b.mkfileOptions()...),
 		internalName("preparing inline document"),
 	)
-	return action.Copy(tree, name, dest, opts...)
+	return tree, file, nil
 }
 
 // destPath returns an absolute destination. One that is meant as a directory ends in a slash.
@@ -265,10 +280,21 @@ func destPath(cwd, dest string) string {
 	return p
 }
 
+// What warnings about .dockerignore are worth: patterns that are compiled, and comparisons of a path
+// with one. The client leaves files out whether there is a warning or not.
+const (
+	maxPatterns = 10_000
+	maxCompared = 1_000_000
+)
+
 // checkIgnored reports a source that .dockerignore excludes.
 func (b *Build) checkIgnored(t *transfer, src string) error {
 	p := strings.TrimPrefix(path.Join("/", src), "/")
-	if b.ignore == nil || !t.fromContext || p == "" || hasWildcard(p) {
+	if b.ignore == nil || !t.fromContext || p == "" || hasWildcard(p) || !b.opt.Linter.Wants(lint.CopyIgnoredFile, t.node) {
+		return nil
+	}
+	patterns := len(b.ignore.Patterns())
+	if b.compared += patterns; patterns > maxPatterns || b.compared > maxCompared {
 		return nil
 	}
 	matched, err := b.ignore.MatchesOrParentMatches(p)

@@ -78,8 +78,14 @@ func (b *Build) addCmds(s *stage) error {
 	return nil
 }
 
+// triggerSize is what a trigger takes in a stage besides its text, in bytes and about.
+const triggerSize = 512
+
 // addTrigger appends an ONBUILD trigger to the commands of a stage.
 func (b *Build) addTrigger(s *stage, text string) error {
+	if err := b.grow(len(text) + triggerSize); err != nil {
+		return parser.WithLocation(err, s.location)
+	}
 	inst, err := instruction.ParseTrigger(text, b.opt.File.Escape, s.src.Node())
 	if err != nil {
 		return parser.WithLocation(err, s.location)
@@ -270,7 +276,14 @@ func (b *Build) Answer(r *Request, src Source) error {
 			return parser.Locate(err, s.location)
 		}
 	}
-	return nil
+	if !b.unchecked {
+		return nil
+	}
+	b.unchecked = false
+	for _, s := range b.stages {
+		s.visit = unvisited
+	}
+	return b.checkCycles()
 }
 
 // answer sets the base of a stage and adds the triggers that it brings.
@@ -302,10 +315,8 @@ func (b *Build) answer(s *stage, src Source) error {
 			}
 		}
 	}
-	for _, s := range b.stages {
-		s.visit = unvisited
-	}
-	return b.checkCycles()
+	b.unchecked = true
+	return nil
 }
 
 // Fail returns the error for a request that could not be answered.

@@ -42,7 +42,6 @@ func (b *Build) lowerStage(s *stage) error {
 			return parser.Locate(err, c.inst.Location())
 		}
 	}
-	s.image.Config.Env = s.imageEnv.list()
 	return nil
 }
 
@@ -69,7 +68,9 @@ func (s *stage) countSteps() int {
 func (b *Build) lowerBase(s *stage) error {
 	switch {
 	case s.base != nil:
-		b.continueStage(s)
+		if err := b.continueStage(s); err != nil {
+			return err
+		}
 	case s.source == nil:
 		s.image = emptyImage(s.platform)
 		s.state = llb.Scratch()
@@ -81,11 +82,7 @@ func (b *Build) lowerBase(s *stage) error {
 	if s.base == nil {
 		s.env, s.args = newVars(), newVars()
 	}
-	s.imageEnv = newVars()
-	s.imageEnv.setList(s.image.Config.Env)
-	for _, key := range s.imageEnv.keys {
-		s.setEnv(key, s.imageEnv.values[key])
-	}
+	s.startEnv()
 	s.state = s.state.Platform(s.platform)
 	if s.base == nil {
 		if s.image.Config.WorkingDir != "" {
@@ -97,14 +94,39 @@ func (b *Build) lowerBase(s *stage) error {
 	return nil
 }
 
-func (b *Build) continueStage(s *stage) {
+// startEnv sets the variables of the base image, which win over the arguments of the stage that is
+// continued.
+func (s *stage) startEnv() {
+	if s.base != nil && s.base.envSettled {
+		s.imageEnv, s.envSettled = s.base.imageEnv.extend(), true
+		return
+	}
+	list := s.image.Config.Env
+	if s.base != nil {
+		list = s.base.imageEnv.list()
+	}
+	s.imageEnv = newVars()
+	s.imageEnv.setList(list)
+	for _, key := range s.imageEnv.keys {
+		s.setEnv(key, s.imageEnv.values[key])
+	}
+	s.envSettled = true
+}
+
+func (b *Build) continueStage(s *stage) error {
 	s.platform = s.base.platform
 	s.state = s.base.state
 	s.image = s.base.image.clone()
-	s.env = s.base.env.clone()
-	s.args = s.base.args.clone()
+	s.history = s.base.history
+	s.env = s.base.env.extend()
+	s.args = s.base.args.extend()
 	s.baseConfig = s.base.baseConfig
 	s.workdirSet = s.base.workdirSet
+	if s.base.envSettled {
+		return b.grow(s.image.size())
+	}
+	// All variables are set once more, each in a few places.
+	return b.grow(s.image.size() + 8*s.env.size)
 }
 
 func (b *Build) startFromSource(s *stage) error {
@@ -203,18 +225,18 @@ func (b *Build) ignoreCache(s *stage) []llb.ConstraintsOpt {
 
 // expand expands a word of an instruction and reports variables that are not set.
 func (b *Build) expand(s *stage, word string, node *parser.Node) (string, error) {
-	r, err := b.lex.word().Expand(word, s.env)
+	r, err := b.expandWith(b.lex.word(), word, s.env)
 	b.reportUnset(s, node, r.Unmatched)
 	return r.Text, err
 }
 
 func (b *Build) reportUnset(s *stage, node *parser.Node, names []string) {
 	for _, name := range names {
-		if _, ok := s.args.Get(name); ok {
+		if _, ok := s.args.Get(name); ok || !b.opt.Linter.Wants(lint.UndefinedVar, node) {
 			continue
 		}
 		message := fmt.Sprintf("Usage of undefined variable '$%s'", name)
-		if near := suggest.Search(name, s.env.keys); near != "" {
+		if near := suggest.Search(name, s.env.names()); near != "" {
 			message += fmt.Sprintf(" (did you mean $%s?)", near)
 		}
 		b.opt.Linter.Report(lint.UndefinedVar, node, "%s", message)
@@ -299,6 +321,8 @@ func (b *Build) env(s *stage, env *instruction.Env) error {
 		return err
 	}
 	for _, p := range pairs {
+		_, known := s.env.Get(p.Key)
+		s.envSettled = s.envSettled && !known && p.Key != "" && !strings.Contains(p.Key, "=")
 		s.setEnv(p.Key, p.Value)
 		s.imageEnv.set(p.Key, p.Value)
 	}

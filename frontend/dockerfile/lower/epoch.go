@@ -76,11 +76,11 @@ func (b *Build) epochArgs(env *vars, arg *instruction.Arg) error {
 	for i, a := range arg.Args {
 		var def *string
 		if a.Default != nil {
-			text, err := b.lex.word().Word(*a.Default, env)
+			r, err := b.expandWith(b.lex.word(), *a.Default, env)
 			if err != nil {
 				return err
 			}
-			def = &text
+			def = &r.Text
 		}
 		values[i] = b.argValue(a.Name, def)
 	}

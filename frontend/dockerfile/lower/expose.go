@@ -13,7 +13,7 @@ import (
 func (b *Build) expose(s *stage, e *instruction.Expose) error {
 	var ports []string
 	for _, word := range e.Ports {
-		r, err := b.lex.word().Expand(word, s.env)
+		r, err := b.expandWith(b.lex.word(), word, s.env)
 		if err != nil {
 			return err
 		}
@@ -25,6 +25,9 @@ func (b *Build) expose(s *stage, e *instruction.Expose) error {
 			}
 			b.lintPort(e, text, spec)
 			ports = append(ports, spec.ports()...)
+			if err := b.grow(portSize * (int(spec.last-spec.first) + 1)); err != nil {
+				return err
+			}
 		}
 	}
 	slices.Sort(ports)
@@ -37,6 +40,9 @@ func (b *Build) expose(s *stage, e *instruction.Expose) error {
 	s.commit(b.epoch, fmt.Sprintf("EXPOSE %v", ports), false)
 	return nil
 }
+
+// portSize is what a port takes in the image and its history, in bytes and about.
+const portSize = 64
 
 func (b *Build) lintPort(e *instruction.Expose, text string, spec portSpec) {
 	if spec.mapped {

@@ -154,7 +154,7 @@ func (g *GitURL) State(opts ...llb.GitOption) llb.State {
 }
 
 // gitSource is the repository of an ADD, with the flags of the instruction.
-func gitSource(o remoteOptions, src, name string) (*remoteSource, error) {
+func gitSource(o remoteOptions, src, name string, at llb.ConstraintsOpt) (*remoteSource, error) {
 	g, err := ParseGitURL(src)
 	if err != nil {
 		return nil, err
@@ -171,5 +171,5 @@ func gitSource(o remoteOptions, src, name string) (*remoteSource, error) {
 		}
 		g.Checksum = o.checksum
 	}
-	return &remoteSource{tree: g.State(llb.CustomName(name)), path: "/"}, nil
+	return &remoteSource{tree: g.State(llb.CustomName(name), at), path: "/"}, nil
 }

@@ -77,19 +77,24 @@ func (img *Image) addDefaultPath() {
 			return
 		}
 	}
-	img.Config.Env = append(img.Config.Env, "PATH="+defaultPath)
+	img.Config.Env = append(slices.Clip(img.Config.Env), "PATH="+defaultPath)
 }
 
-// clone returns a copy that may be changed.
+// clone returns a copy that may be changed, except for its history, which is that of the base, and
+// its environment.
 func (img *Image) clone() *Image {
 	c := *img
-	c.History = slices.Clip(img.History)
-	c.Config.Env = slices.Clone(img.Config.Env)
 	c.Config.ExposedPorts = maps.Clone(img.Config.ExposedPorts)
 	c.Config.Volumes = maps.Clone(img.Config.Volumes)
 	c.Config.Labels = maps.Clone(img.Config.Labels)
 	c.Config.OnBuild = slices.Clip(img.Config.OnBuild)
 	return &c
+}
+
+// size is about how much memory a copy takes, in bytes.
+func (img *Image) size() int {
+	c := img.Config
+	return 1024 + 2*entrySize*(len(c.ExposedPorts)+len(c.Volumes)+len(c.Labels)+len(c.OnBuild))
 }
 
 func (img *Image) setLabel(key, value string) {
@@ -116,13 +121,30 @@ func (img *Image) withShell(args []string) []string {
 	return append(slices.Clone(img.shell()), strings.Join(args, " "))
 }
 
-// commit appends to the history of the image. The time stays open unless the build has one: it
-// is that of the layer.
+// past is the history that instructions make, the last one first. Stages that continue one another
+// share it.
+type past struct {
+	last   ocispec.History
+	before *past
+}
+
+// commit appends to the history. The time stays open unless the build has one: it is that of the
+// layer.
 func (s *stage) commit(epoch *time.Time, createdBy string, layer bool) {
-	s.image.History = append(s.image.History, ocispec.History{
+	s.history = &past{before: s.history, last: ocispec.History{
 		Created:    epoch,
 		CreatedBy:  createdBy,
 		Comment:    historyComment,
 		EmptyLayer: !layer,
-	})
+	}}
+}
+
+// list returns the history in order.
+func (p *past) list() []ocispec.History {
+	var out []ocispec.History
+	for ; p != nil; p = p.before {
+		out = append(out, p.last)
+	}
+	slices.Reverse(out)
+	return out
 }

@@ -110,6 +110,9 @@ type Request struct {
 	stages []*stage
 }
 
+// Location returns the place in the file that asked first.
+func (r *Request) Location() []parser.Range { return r.stages[0].location }
+
 // Source answers a Request.
 type Source struct {
 	// Ref is the image that takes the place of the one asked for; empty if none does.
@@ -136,6 +139,8 @@ type Build struct {
 	images       []*stage
 	imagesByName map[string]*stage
 	target       *stage
+	// unchecked tells that triggers of images were added since cycles were looked for.
+	unchecked bool
 	// named tells that vertices are named after their stage.
 	named bool
 
@@ -143,8 +148,12 @@ type Build struct {
 	pending  []*Request
 	context  *buildContext
 	ignore   *patternmatcher.PatternMatcher
+	// compared is how often a path was compared with a pattern of it.
+	compared int
 	params   parameters
-	epoch    *time.Time
+	// grown is what the build takes so far, see maxGrowth.
+	grown int
+	epoch *time.Time
 }
 
 // New checks the stages and finds what the target depends on.
@@ -203,6 +212,8 @@ func (b *Build) Finish(ignore *patternmatcher.PatternMatcher) (*Result, error) {
 		t.image.setLabel(k, v)
 	}
 	t.image.Created = b.epoch
+	t.image.Config.Env = t.imageEnv.list()
+	t.image.History = append(slices.Clip(t.image.History), t.history.list()...)
 	return &Result{State: t.state, Image: t.image, Platform: t.platform, BaseConfig: t.baseConfig}, nil
 }
 

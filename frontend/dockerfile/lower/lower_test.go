@@ -1,6 +1,7 @@
 package lower_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -84,6 +85,9 @@ func TestErrorsHaveOnePlace(t *testing.T) {
 		"RUN --mount=type=tmpfs,target=/ x": `invalid mount target "/"`,
 		"RUN --device=vendor.example/a=1 x": "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
 		"RUN []":                            "RUN requires a command",
+		"COPY <<a/b /x/\nE\na/b":            `here-document "a/b" cannot be the name of a file`,
+		"COPY <<.. /x/\nE\n..":              `here-document ".." cannot be the name of a file`,
+		"RUN <<a/b\n#!/bin/x\na/b":          `here-document "a/b" cannot be the name of a file`,
 		"STOPSIGNAL SIGNOPE":                "invalid signal: SIGNOPE",
 		"WORKDIR /${DIR:?needs a dir}":      `failed to process "/${DIR:?needs a dir}": DIR: needs a dir`,
 		"VOLUME $NONE":                      "VOLUME specified can not be an empty string",
@@ -94,28 +98,78 @@ func TestErrorsHaveOnePlace(t *testing.T) {
 			continue
 		}
 		at, ok := err.(*parser.Error) //nolint:errorlint // the outermost error is what is asked about
-		if !ok || len(at.Location) != 1 || at.Location[0].Start.Line != 2 {
+		if !ok || len(at.Location) != 1+strings.Count(text, "\n") || at.Location[0].Start.Line != 2 {
 			t.Errorf("%s: no place in %#v", text, err)
 		}
 	}
 }
 
-// BenchmarkParseAndLower shows that time is linear in the number of stages.
-func BenchmarkParseAndLower(b *testing.B) {
-	for _, n := range []int{10, 100, 500} {
-		var text strings.Builder
+// A short file can be a large build: values double, every step has all variables, every stage runs
+// all triggers, ports come in ranges. What cannot be built by anybody is refused before it fills the
+// memory.
+func TestFilesThatGrowBeyondMeasureAreRefused(t *testing.T) {
+	const tooLarge = "the build is too large: with their variables, its instructions take more than 128 MiB"
+	numbers := func(n int, format string) string {
+		var b strings.Builder
 		for i := range n {
-			fmt.Fprintf(&text, "FROM base AS s%d\nARG V%d=%d\nENV E%d=$V%d\nWORKDIR /w%d\nRUN --mount=type=cache,target=/c make s%d\n", i, i, i, i, i, i, i)
-			if i > 0 {
-				fmt.Fprintf(&text, "COPY --from=s%d /out /in\n", i-1)
-			}
+			fmt.Fprintf(&b, format, i)
 		}
-		b.Run(fmt.Sprintf("%d stages", n), func(b *testing.B) {
-			for b.Loop() {
-				if _, err := lowerText(text.String()); err != nil {
-					b.Fatal(err)
-				}
+		return b.String()
+	}
+	for name, tc := range map[string]struct{ text, want string }{
+		"a value that doubles": {
+			"FROM scratch\nENV A=0123456789abcdef\n" + strings.Repeat("ENV A=$A$A\n", 60),
+			`failed to process "$A$A": the result is longer than 16777216 bytes`,
+		},
+		"a global value that doubles": {
+			"ARG A=0123456789abcdef\n" + strings.Repeat("ARG A=$A$A\n", 60) + "FROM scratch\n",
+			`failed to process "$A$A": the result is longer than 16777216 bytes`,
+		},
+		"a long value in many labels": {
+			"FROM scratch\nENV A=0123456789abcdef\n" + strings.Repeat("ENV A=$A$A\n", 15) + "LABEL" + numbers(10_000, " \\\n l%d=$A") + "\n", tooLarge,
+		},
+		"a long value in the names of steps": {
+			"FROM scratch\nENV A=0123456789abcdef\n" + strings.Repeat("ENV A=$A$A\n", 15) + strings.Repeat("RUN x $A\n", 10_000), tooLarge,
+		},
+		"steps with many arguments":      {"FROM scratch\n" + numbers(10_000, "ARG a%d=\n") + strings.Repeat("RUN x\n", 10_000), tooLarge},
+		"steps with many variables":      {"FROM scratch\n" + numbers(10_000, "ENV a%d=\n") + strings.Repeat("RUN x\n", 10_000), tooLarge},
+		"stages that take over a lot":    {"FROM scratch AS a\n" + numbers(10_000, "LABEL a%d=\n") + strings.Repeat("FROM a AS a\n", 10_000), tooLarge},
+		"stages that set over variables": {"FROM scratch AS a\nARG X=1\n" + numbers(10_000, "ENV a%d=\n") + strings.Repeat("ARG X=1\nFROM a AS a\n", 10_000), tooLarge},
+		"stages that run many triggers":  {"FROM scratch AS a\n" + strings.Repeat("ONBUILD USER x\n", 10_000) + strings.Repeat("FROM a\n", 10_000), tooLarge},
+		"ranges of ports":                {"FROM scratch\nEXPOSE" + strings.Repeat(" \\\n 1-65535", 10_000) + "\n", tooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := lowerText(tc.text)
+			var at *parser.Error
+			if err == nil || err.Error() != tc.want || !errors.As(err, &at) {
+				t.Errorf("got %.200v, want %s", err, tc.want)
 			}
 		})
+	}
+}
+
+// BenchmarkParseAndLower shows that time is linear in the number of stages, whether they copy from
+// one another or continue one another.
+func BenchmarkParseAndLower(b *testing.B) {
+	for _, n := range []int{10, 100, 500} {
+		var copied, continued strings.Builder
+		for i := range n {
+			fmt.Fprintf(&copied, "FROM base AS s%d\nARG V%d=%d\nENV E%d=$V%d\nWORKDIR /w%d\nRUN --mount=type=cache,target=/c make s%d\n", i, i, i, i, i, i, i)
+			if i > 0 {
+				fmt.Fprintf(&copied, "COPY --from=s%d /out /in\n", i-1)
+			}
+			fmt.Fprintf(&continued, "FROM s%d AS s%d\nENV E%d=v\nWORKDIR /w%d\nRUN make s%d\n", i-1, i, i, i, i)
+		}
+		for shape, text := range map[string]string{
+			"that copy": copied.String(), "that continue": strings.Replace(continued.String(), "s-1", "base", 1),
+		} {
+			b.Run(fmt.Sprintf("%d stages %s", n, shape), func(b *testing.B) {
+				for b.Loop() {
+					if _, err := lowerText(text); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

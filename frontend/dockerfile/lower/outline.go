@@ -57,11 +57,13 @@ func (b *Build) Outline() Outline {
 		Secrets:     sortedParameters(b.params.secrets),
 		SSH:         sortedParameters(b.params.ssh),
 	}
-	var own []Parameter
+	var chain []*stage
 	for s := b.target; s != nil; s = s.base {
-		own = append(slices.Clone(s.argParams), own...)
+		chain = append(chain, s)
 	}
-	o.Args = append(o.Args, own...)
+	for _, s := range slices.Backward(chain) {
+		o.Args = append(o.Args, s.argParams...)
+	}
 	return o
 }
 

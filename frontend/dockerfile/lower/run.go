@@ -43,7 +43,10 @@ func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
 	if len(run.Devices) > 0 {
 		return errDevice
 	}
-	args, suffix, opts := b.command(s, run)
+	args, suffix, opts, err := b.command(s, run)
+	if err != nil {
+		return err
+	}
 	if len(args) == 0 {
 		return errNoCommand
 	}
@@ -70,11 +73,11 @@ func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
 	}
 	s.state = s.state.Run(opts...).Root()
 	s.commit(b.epoch, history+strings.Join(args, " ")+" # buildkit", true)
-	return nil
+	return b.grow(s.env.size + len(name) + len(history))
 }
 
 // command returns the arguments of a RUN, what its name ends in, and the mounts that it takes.
-func (b *Build) command(s *stage, run *instruction.Run) (args []string, suffix string, opts []llb.RunOption) {
+func (b *Build) command(s *stage, run *instruction.Run) (args []string, suffix string, opts []llb.RunOption, err error) {
 	docs := run.Heredocs()
 	switch {
 	case len(docs) == 0:
@@ -84,7 +87,7 @@ func (b *Build) command(s *stage, run *instruction.Run) (args []string, suffix s
 		body := docs[0].Body()
 		args, suffix = []string{body}, heredocSuffix(docs[0])
 		if strings.HasPrefix(body, "#!") {
-			args, opts = b.script(docs[0], body)
+			args, opts, err = b.script(docs[0], body)
 		}
 	default:
 		args = []string{withHeredocs(strings.Join(run.Args, " "), docs)}
@@ -92,7 +95,7 @@ func (b *Build) command(s *stage, run *instruction.Run) (args []string, suffix s
 	if run.Shell {
 		args = s.image.withShell(args)
 	}
-	return args, suffix, opts
+	return args, suffix, opts, err
 }
 
 // withHeredocs gives a shell the documents that its command names.
@@ -106,13 +109,12 @@ func withHeredocs(command string, docs []parser.Heredoc) string {
 }
 
 // script mounts a script with an interpreter line.
-func (b *Build) script(doc parser.Heredoc, body string) ([]string, []llb.RunOption) {
-	name := path.Join("/", doc.Name)
-	tree := llb.Scratch().File(
-		llb.Mkfile(name, 0o755, []byte(body), b.mkfileOptions()...),
-		internalName("preparing inline document"),
-	)
-	return []string{path.Join(scriptDir, name)}, []llb.RunOption{llb.AddMount(scriptDir, tree, llb.Readonly())}
+func (b *Build) script(doc parser.Heredoc, body string) ([]string, []llb.RunOption, error) {
+	tree, name, err := b.document(doc.Name, 0o755, body)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []string{path.Join(scriptDir, name)}, []llb.RunOption{llb.AddMount(scriptDir, tree, llb.Readonly())}, nil
 }
 
 func (b *Build) mkfileOptions() []llb.MkfileOption {

@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -46,9 +47,14 @@ type stage struct {
 	// What follows changes while the stage is lowered.
 	state llb.State
 	image *Image
+	// history is what the stage and those that it continues add to that of the image.
+	history *past
 	// env holds the variables of processes and expansions, imageEnv those of the image.
 	env      *vars
 	imageEnv *vars
+	// envSettled tells that setting the variables of the image once more would change nothing in
+	// the State, not even their order.
+	envSettled bool
 	// args are the names of the arguments that are declared.
 	args       *vars
 	argParams  []Parameter
@@ -85,7 +91,7 @@ func (b *Build) addStages() error {
 
 func (b *Build) evaluateFrom(s *stage) error {
 	src := s.src
-	r, err := b.lex.word().Expand(src.Base, b.args)
+	r, err := b.expandWith(b.lex.word(), src.Base, b.args)
 	if err != nil {
 		return err
 	}
@@ -138,7 +144,7 @@ func (b *Build) checkDefaultBase(src *instruction.Stage) error {
 }
 
 func (b *Build) evaluatePlatform(src *instruction.Stage) (ocispec.Platform, error) {
-	r, err := b.lex.word().Expand(src.Platform, b.args)
+	r, err := b.expandWith(b.lex.word(), src.Platform, b.args)
 	if err != nil {
 		return ocispec.Platform{}, err
 	}
@@ -167,22 +173,22 @@ func (b *Build) lintPlatform(src *instruction.Stage, p ocispec.Platform) {
 
 func (b *Build) reportUndeclared(node *parser.Node, names []string) {
 	for _, name := range names {
-		if b.declared[name] {
+		if b.declared[name] || !b.opt.Linter.Wants(lint.UndefinedArgInFrom, node) {
 			continue
 		}
 		b.opt.Linter.Report(lint.UndefinedArgInFrom, node, "%v",
-			suggest.Wrap(fmt.Errorf("FROM argument '%s' is not declared", name), name, b.args.keys))
+			suggest.Wrap(fmt.Errorf("FROM argument '%s' is not declared", name), name, b.args.names()))
 	}
 }
 
 // find returns the last stage of a name before the stage with the index before.
 func (b *Build) find(name string, before int) *stage {
-	for _, s := range slices.Backward(b.stagesByName[strings.ToLower(name)]) {
-		if s.index < before {
-			return s
-		}
+	same := b.stagesByName[strings.ToLower(name)]
+	i, _ := slices.BinarySearchFunc(same, before, func(s *stage, n int) int { return cmp.Compare(s.index, n) })
+	if i == 0 {
+		return nil
 	}
-	return nil
+	return same[i-1]
 }
 
 // stageNames returns the names that users gave.

@@ -22,6 +22,9 @@ const (
 	MaxLine = 64<<10 - 1
 	// MaxSize is the size in bytes of the largest file that is accepted.
 	MaxSize = 16 << 20
+	// MaxInstructions is how many instructions a file may have: each takes a thousand bytes or so
+	// until the build is done. A file of 1 MiB cannot reach it.
+	MaxInstructions = 300_000
 )
 
 // ErrEmpty is the error for a file without a byte.
@@ -162,6 +165,9 @@ func (p *parser) instructions() error {
 				return err
 			}
 			if node != nil {
+				if len(p.file.Nodes) == MaxInstructions {
+					return errorAt(node.Range, fmt.Errorf("the Dockerfile has more than the allowed %d instructions", MaxInstructions))
+				}
 				node.Comments = comments
 				p.file.Nodes = append(p.file.Nodes, node)
 			}

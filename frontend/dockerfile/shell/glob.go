@@ -68,21 +68,36 @@ func trimSuffix(value, pattern string, longest bool) string {
 	return value
 }
 
-func replace(value, pattern, with string, all bool) string {
+func replace(value, pattern, with string, all bool) (string, error) {
 	if pattern == "" {
-		return value
+		return value, nil
 	}
 	re := compile(globExpr(pattern, true))
 	if re == nil {
-		return value
+		return value, nil
 	}
 	if all {
-		return re.ReplaceAllLiteralString(value, with)
+		return replaceAll(re, value, with)
 	}
 	if loc := re.FindStringIndex(value); loc != nil {
-		return value[:loc[0]] + with + value[loc[1]:]
+		return value[:loc[0]] + with + value[loc[1]:], nil
 	}
-	return value
+	return value, nil
+}
+
+// replaceAll gives up when the result gets too long, before it is made.
+func replaceAll(re *regexp.Regexp, value, with string) (string, error) {
+	length := len(value)
+	out := re.ReplaceAllStringFunc(value, func(match string) string {
+		if length += len(with) - len(match); length > MaxLength {
+			return ""
+		}
+		return with
+	})
+	if length > MaxLength {
+		return "", errTooLong
+	}
+	return out, nil
 }
 
 func reverse(s string) string {

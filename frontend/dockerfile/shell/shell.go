@@ -5,7 +5,8 @@
 // is no command substitution, no arithmetic and no field splitting except in Fields. Package
 // lower calls it with the environment of a stage; it does no I/O.
 //
-// Time is linear in the length of the word for each level of nesting, and nesting is limited.
+// Time is linear in the length of the word and its result for each level of nesting. Nesting and the
+// length of the result are limited.
 package shell
 
 import (
@@ -16,8 +17,18 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep substitutions may nest.
-const maxDepth = 64
+const (
+	// MaxLength is the length in bytes of the longest text that a word may become. Variables that
+	// hold one another twice would double with every instruction.
+	MaxLength = 16 << 20
+	// maxDepth is how deep substitutions may nest.
+	maxDepth = 64
+	// maxPattern is the length in bytes of the longest pattern; what is made of one for the search
+	// takes about a hundred times as much.
+	maxPattern = 64 << 10
+)
+
+var errTooLong = fmt.Errorf("the result is longer than %d bytes", MaxLength)
 
 // Env is a set of variables.
 type Env interface {
@@ -141,6 +152,9 @@ func (s *scanner) scan(stop string) (string, error) {
 		default:
 			text = s.next()
 		}
+		if err == nil && out.Len()+len(text) > MaxLength {
+			err = errTooLong
+		}
 		if err != nil {
 			return "", err
 		}
@@ -206,6 +220,9 @@ func (s *scanner) doubleQuotes() (string, error) {
 			return out.String(), nil
 		case '$':
 			text, err := s.dollar()
+			if err == nil && out.Len()+len(text) > MaxLength {
+				err = errTooLong
+			}
 			if err != nil {
 				return "", err
 			}

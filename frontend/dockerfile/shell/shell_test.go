@@ -106,6 +106,30 @@ func TestFieldsAndNames(t *testing.T) {
 	}
 }
 
+func TestResultsAreBounded(t *testing.T) {
+	const mega = 1 << 20
+	e := env{"M": strings.Repeat("x", mega), "N": strings.Repeat("y", 65<<10)}
+	for word, want := range map[string]string{
+		strings.Repeat("$M", 16):                    "",
+		strings.Repeat("$M", 17):                    "the result is longer than 16777216 bytes",
+		`"` + strings.Repeat("$M", 17) + `"`:        "the result is longer than 16777216 bytes",
+		"${NONE:-" + strings.Repeat("$M", 17) + "}": "the result is longer than 16777216 bytes",
+		"${M//x/" + strings.Repeat("z", 17) + "}":   "the result is longer than 16777216 bytes",
+		"${M/" + strings.Repeat("$M", 17) + "/}":    "the result is longer than 16777216 bytes",
+		"${M#$N}":                                   "a pattern is longer than 65536 bytes",
+		"${M/$N/}":                                  "a pattern is longer than 65536 bytes",
+		"${M//x/zz}":                                "",
+	} {
+		_, err := shell.Lexer{}.Word(word, e)
+		if err == nil && want == "" {
+			continue
+		}
+		if err == nil || want == "" || !strings.HasSuffix(err.Error(), ": "+want) {
+			t.Errorf("%.30s: got %v, want %s", word, err, want)
+		}
+	}
+}
+
 // FuzzExpand checks that no word makes the lexer panic and that modes for display keep what they
 // do not understand.
 func FuzzExpand(f *testing.F) {

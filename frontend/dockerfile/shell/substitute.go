@@ -145,7 +145,7 @@ func (s *scanner) replace(value string) (string, error) {
 		return "", err
 	}
 	s.next()
-	return replace(value, pattern, replacement, all), nil
+	return replace(value, pattern, replacement, all)
 }
 
 // pattern reads a pattern, in which escapes keep their meaning for the match.
@@ -154,8 +154,11 @@ func (s *scanner) pattern(stop string) (string, error) {
 	s.RawEscapes = true
 	defer func() { s.RawEscapes = raw }()
 	text, err := s.scan(stop)
-	if err != nil && stop == "/}" {
+	switch {
+	case err != nil && stop == "/}" && !errors.Is(err, errTooLong):
 		return "", errors.New("syntax error: missing '/' in ${}")
+	case len(text) > maxPattern:
+		return "", fmt.Errorf("a pattern is longer than %d bytes", maxPattern)
 	}
 	return text, err
 }

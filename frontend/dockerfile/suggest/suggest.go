@@ -8,13 +8,19 @@ import (
 	"github.com/agext/levenshtein"
 )
 
+// maxOptions is among how many words one is looked for.
+const maxOptions = 1000
+
 // maxDistance is how many letters a word may be away from what it was meant to be.
 const maxDistance = 2
 
 // Search returns the option that is nearest to word, the first of equals, or an empty string if
-// none is near or word is one of them.
+// none is near, word is one of them or there are very many.
 func Search(word string, options []string) string {
 	best, least := "", maxDistance+1
+	if len(options) > maxOptions {
+		return ""
+	}
 	for _, option := range options {
 		if option == word {
 			return ""
