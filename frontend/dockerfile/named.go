@@ -44,7 +44,7 @@ func registryImage(meta *gateway.SourceMeta, ref string) (lower.Source, error) {
 func (b *build) namedContext(ctx context.Context, req *lower.Request) (lower.Source, error) {
 	name, spec := req.Context.Name, req.Context.Spec
 	if lower.IsGitURL(spec) {
-		state, err := remoteContext(name, spec)
+		state, err := b.remoteContext(req, spec)
 		return lower.Source{State: state}, err
 	}
 	scheme, value, ok := strings.Cut(spec, ":")
@@ -57,14 +57,19 @@ func (b *build) namedContext(ctx context.Context, req *lower.Request) (lower.Sou
 	case "oci-layout":
 		return b.layoutContext(ctx, req, strings.TrimPrefix(value, "//"))
 	case "local":
-		return b.localContext(ctx, name, value)
+		return b.localContext(ctx, req, value)
 	case "input":
 		return b.inputContext(ctx, name, value)
 	case "git", "ssh", "http", "https":
-		state, err := remoteContext(name, spec)
+		state, err := b.remoteContext(req, spec)
 		return lower.Source{State: state}, err
 	}
 	return lower.Source{}, fmt.Errorf("unsupported context source %s for %s", scheme, name)
+}
+
+// askedAt ties an op to the lines that asked for the context.
+func (b *build) askedAt(req *lower.Request) llb.ConstraintsOpt {
+	return b.file.source.Location(lower.Ranges(req.Location())...)
 }
 
 func contextName(name, text string) string { return "[context " + name + "] " + text }
@@ -95,7 +100,7 @@ func (b *build) imageContext(ctx context.Context, req *lower.Request, value stri
 		pinned += "@" + src.Digest.String()
 	}
 	src.State = llb.Image(pinned, llb.Platform(req.Platform), b.opts.resolveMode,
-		llb.CustomName(contextName(req.Context.Name, ref)))
+		llb.CustomName(contextName(req.Context.Name, ref)), b.askedAt(req))
 	return src, nil
 }
 
@@ -128,16 +133,17 @@ func (b *build) layoutContext(ctx context.Context, req *lower.Request, value str
 		return src, err
 	}
 	src.State = llb.OCILayout(ref, llb.Platform(req.Platform), llb.OCIStore(b.opts.sessionID, store),
-		llb.CustomName(contextName(name, "OCI load from client")))
+		llb.CustomName(contextName(name, "OCI load from client")), b.askedAt(req))
 	return src, nil
 }
 
-func (b *build) localContext(ctx context.Context, name, local string) (lower.Source, error) {
+func (b *build) localContext(ctx context.Context, req *lower.Request, local string) (lower.Source, error) {
+	name := req.Context.Name
 	ignored, err := b.loadLocalIgnore(ctx, local, contextName(name, "load "+ignoreName), true)
 	if err != nil {
 		return lower.Source{}, err
 	}
-	var opts []llb.LocalOption
+	opts := []llb.LocalOption{b.askedAt(req)}
 	if ignored != nil && len(ignored.patterns) > 0 {
 		opts = append(opts, llb.ExcludePatterns(ignored.patterns...))
 	}
@@ -169,14 +175,14 @@ func (b *build) inputContext(ctx context.Context, name, input string) (lower.Sou
 }
 
 // remoteContext is a repository or a file at a url, which keeps its name.
-func remoteContext(name, url string) (llb.State, error) {
-	title := llb.CustomName(contextName(name, giturl.Redact(url)))
+func (b *build) remoteContext(req *lower.Request, url string) (llb.State, error) {
+	title, at := llb.CustomName(contextName(req.Context.Name, giturl.Redact(url))), b.askedAt(req)
 	if !lower.IsGitURL(url) {
-		return llb.HTTP(url, title), nil
+		return llb.HTTP(url, title, at), nil
 	}
 	g, err := lower.ParseGitURL(url)
 	if err != nil {
 		return llb.State{}, err
 	}
-	return g.State(title), nil
+	return g.State(title, at), nil
 }

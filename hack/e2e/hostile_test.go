@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -273,12 +274,24 @@ func TestABadDockerfileIsShownWithItsLine(t *testing.T) {
 		"a command that fails":             {[]string{"FROM busybox", "RUN true", "RUN echo said; exit 7"}, 3, "exit code: 7"},
 		"a file that is not there":         {[]string{"FROM busybox", "", "COPY nosuch /"}, 3, `"/nosuch": not found`},
 		"an image that is not there":       {[]string{"FROM nosuch:1"}, 1, "docker.io/library/nosuch:1: not found"},
+		"a url that nobody serves":         {[]string{"FROM busybox", "ADD http://127.0.0.1:1/x /"}, 2, "failed to load cache key: Get \"http://127.0.0.1:1/x\": dial tcp 127.0.0.1:1: connect: connection refused"},
+		"a repository that nobody serves":  {[]string{"FROM busybox", "ADD https://127.0.0.1:1/x.git /"}, 2, "failed to fetch remote https://127.0.0.1:1/x.git"},
+		"an image to copy from":            {[]string{"FROM busybox", "COPY --from=nosuch:1 / /"}, 2, "docker.io/library/nosuch:1: not found"},
+		"an image to mount":                {[]string{"FROM busybox", "RUN --mount=from=nosuch:1,target=/m true"}, 2, "docker.io/library/nosuch:1: not found"},
+		"a stage that is not there":        {[]string{"FROM busybox AS build", "FROM busybox", "COPY --from=biuld / /"}, 3, "(did you mean build?)"},
+		"a context that nobody serves":     {[]string{"FROM busybox", "COPY --from=served / /"}, 2, "connection refused"},
+		"a context that is no image":       {[]string{"FROM image"}, 1, "docker.io/library/nosuch:1: not found"},
+		"a context that is not given":      {[]string{"FROM dir"}, 1, `no access allowed to dir "nosuch"`},
+		"a here-document with a slash":     {[]string{"FROM busybox", "COPY <<a/b /", "a/b"}, 2, `here-document "a/b" cannot be the name of a file`},
+		"a value that doubles":             {append([]string{"FROM busybox", "ENV a=0123456789abcdef"}, slices.Repeat([]string{"ENV a=$a$a"}, 60)...), 23, "the result is longer than 16777216 bytes"},
 		"blank lines":                      {[]string{"", ""}, 0, "file with no instructions"},
 		"a line of a megabyte":             {[]string{"FROM busybox", "COPPY " + strings.Repeat("x", 1<<20)}, 0, "line greater than max allowed size"},
 		"zero bytes":                       {[]string{"FROM busybox", "RU\x00N true"}, 2, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, test.lines...))...)
+			args := append(harness.DockerfileArgs(dockerfile(t, test.lines...)), "--opt", "context:served=http://127.0.0.1:1/x",
+				"--opt", "context:image=docker-image://nosuch:1", "--opt", "context:dir=local:nosuch")
+			result := d.Buildctl(t, args...)
 			require.Equal(t, 1, result.Code)
 			require.Contains(t, errorMessage(t, result), test.want)
 			if test.line > 0 {
