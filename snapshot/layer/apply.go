@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,7 +166,12 @@ func (a *applier) make(parent int, name, base string, hdr *tar.Header, content i
 	mode := uint32(hdr.Mode & 0o7777)
 	switch hdr.Typeflag {
 	case tar.TypeDir:
-		if err := unix.Mkdirat(parent, base, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		err := unix.Mkdirat(parent, base, 0o700)
+		if errors.Is(err, unix.EEXIST) {
+			// The entry says all that the folder is.
+			err = dropXattrs(procPath(parent, base), hdr)
+		}
+		if err != nil {
 			return err
 		}
 		a.dirTimes = append(a.dirTimes, dirTime{name, hdr.ModTime})
@@ -306,6 +312,23 @@ func metadata(parent int, base string, hdr *tar.Header) error {
 		}
 		if err != nil {
 			return fmt.Errorf("set attribute %s: %w", attr, err)
+		}
+	}
+	return nil
+}
+
+// dropXattrs removes the extended attributes of a folder that an entry does not have.
+func dropXattrs(dir string, hdr *tar.Header) error {
+	attrs, err := xattrs(dir)
+	if err != nil {
+		return err
+	}
+	for name := range attrs {
+		if _, ok := hdr.PAXRecords[xattrRecord+name]; ok {
+			continue
+		}
+		if err := sysx.LRemovexattr(dir, name); err != nil {
+			return fmt.Errorf("remove attribute %s: %w", name, err)
 		}
 	}
 	return nil

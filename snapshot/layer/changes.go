@@ -10,59 +10,110 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// WriteChanges writes what has to be done to the tree lower to get the tree upper, as an archive,
-// to w. An empty lower stands for the empty tree.
-//
-// Files are the same if type, size, owner, mode, times and extended attributes are; contents are
-// read only where times have no fractions of a second and so prove nothing.
-func WriteChanges(ctx context.Context, w io.Writer, lower, upper string) error {
-	c := compare{ctx: ctx, lower: lower, upper: upper, out: newWriter(w)}
-	if err := c.dir("", lower != ""); err != nil {
+// Sink takes the changes of a layer, in the order of an archive: names are sorted folder by folder,
+// and each folder that something changes in comes before that.
+type Sink interface {
+	// Add takes a file, or a folder without what is in it, that is at file on disk, with its status.
+	Add(name, file string, st *unix.Stat_t) error
+	// Remove takes a name that is gone, with all that was in it.
+	Remove(name string) error
+}
+
+// WriteChanges writes what Compare tells, as an archive, to w.
+func WriteChanges(ctx context.Context, w io.Writer, lower, upper Stack, removed []string) error {
+	out := newWriter(w)
+	if err := Compare(ctx, lower, upper, removed, out); err != nil {
 		return err
 	}
-	return c.out.close()
+	return out.close()
+}
+
+// Tree returns the plain tree of one folder, the empty one for the empty string.
+func Tree(dir string) Stack {
+	if dir == "" {
+		return Stack{}
+	}
+	return Stack{Dirs: []string{dir}}
+}
+
+// Compare tells out what has to be done to the tree lower to get the tree upper. The names in removed
+// are told to be gone too, each at its place; their folders are in upper.
+//
+// Files are the same if type, size, owner, mode, times, extended attributes and the names that they
+// are linked to are; contents are read only where times have no fractions of a second and so prove
+// nothing, and nothing is read of what is the same file on disk.
+func Compare(ctx context.Context, lower, upper Stack, removed []string, out Sink) error {
+	c := compare{ctx: ctx, lower: lower, upper: upper, removed: byFolder(removed), out: out}
+	return c.dir("", lower.Dirs, upper.Dirs)
+}
+
+// byFolder sorts names into the folders they are in.
+func byFolder(names []string) map[string][]string {
+	folders := map[string][]string{}
+	for _, name := range names {
+		dir, base := path.Split(name)
+		dir = path.Clean("/" + dir)[1:]
+		folders[dir] = append(folders[dir], base)
+	}
+	for _, names := range folders {
+		slices.Sort(names)
+	}
+	return folders
 }
 
 type compare struct {
 	ctx          context.Context //nolint:containedctx // lives as long as the call that it came with
-	lower, upper string
-	out          *writer
-	// pending are the folders on the way to the current entry that have not been written
-	// because nothing in them has changed so far.
-	pending []string
+	lower, upper Stack
+	removed      map[string][]string
+	out          Sink
+	// pending are the folders on the way to the current entry that have not been told because
+	// nothing in them has changed so far.
+	pending []pendingDir
+	// links, once needed, has all names of files with several, of either tree.
+	links *[2]map[inode][]string
 }
 
-func (c *compare) dir(name string, both bool) error {
+// dir compares the folder name, which is at the places old in one tree and now in the other.
+func (c *compare) dir(name string, old, now []string) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
-	var old []string
+	var was, is []File
 	var err error
-	if both {
-		if old, err = readNames(filepath.Join(c.lower, name)); err != nil {
+	if !slices.Equal(old, now) {
+		if was, err = c.lower.read(old); err != nil {
+			return err
+		}
+		if is, err = c.upper.read(now); err != nil {
 			return err
 		}
 	}
-	now, err := readNames(filepath.Join(c.upper, name))
-	if err != nil {
-		return err
-	}
-	for len(old) > 0 || len(now) > 0 {
+	gone := c.removed[name]
+	for len(was)+len(is)+len(gone) > 0 {
+		next := first(was, is, gone)
+		var o, n *File
+		if len(was) > 0 && was[0].Name == next {
+			o, was = &was[0], was[1:]
+		}
+		if len(is) > 0 && is[0].Name == next {
+			n, is = &is[0], is[1:]
+		}
+		if len(gone) > 0 && gone[0] == next {
+			gone = gone[1:]
+		}
+		child := path.Join(name, next)
 		switch {
-		case len(now) == 0 || len(old) > 0 && old[0] < now[0]:
-			err = c.removed(path.Join(name, old[0]))
-			old = old[1:]
-		case len(old) == 0 || now[0] < old[0]:
-			err = c.added(path.Join(name, now[0]))
-			now = now[1:]
+		case n == nil:
+			err = c.remove(child)
+		case o == nil:
+			err = c.added(child, n)
 		default:
-			err = c.kept(path.Join(name, now[0]))
-			old, now = old[1:], now[1:]
+			err = c.kept(child, o, n)
 		}
 		if err != nil {
 			return err
@@ -71,67 +122,61 @@ func (c *compare) dir(name string, both bool) error {
 	return nil
 }
 
-func (c *compare) removed(name string) error {
+// first returns the name that comes first.
+func first(was, is []File, gone []string) string {
+	names := append([]string(nil), gone[:min(1, len(gone))]...)
+	for _, files := range [][]File{was, is} {
+		if len(files) > 0 {
+			names = append(names, files[0].Name)
+		}
+	}
+	return slices.Min(names)
+}
+
+func (c *compare) remove(name string) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	return c.out.remove(name)
+	return c.out.Remove(name)
 }
 
-func (c *compare) added(name string) error {
-	st, err := c.write(name)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+func (c *compare) added(name string, f *File) error {
+	if err := c.add(name, f); err != nil || !f.IsDir() {
 		return err
 	}
-	return c.dir(name, false)
+	return c.dir(name, nil, f.dirs)
 }
 
 // kept handles a name that both trees have.
-func (c *compare) kept(name string) error {
-	old, err := lstat(filepath.Join(c.lower, name))
+func (c *compare) kept(name string, old, now *File) error {
+	same, err := c.same(old, now)
 	if err != nil {
 		return err
 	}
-	now, err := lstat(filepath.Join(c.upper, name))
-	if err != nil {
-		return err
-	}
-	same, err := c.same(name, old, now)
-	if err != nil {
-		return err
-	}
-	if now.Mode&unix.S_IFMT != unix.S_IFDIR {
-		if !same {
-			_, err = c.write(name)
-		}
-		return err
-	}
-	both := old.Mode&unix.S_IFMT == unix.S_IFDIR
 	if !same {
-		if _, err := c.write(name); err != nil {
+		if err := c.add(name, now); err != nil || !now.IsDir() {
 			return err
 		}
-		return c.dir(name, both)
+		return c.dir(name, old.dirs, now.dirs)
 	}
-	c.pending = append(c.pending, name)
+	if !now.IsDir() {
+		return nil
+	}
 	depth := len(c.pending)
-	if err := c.dir(name, both); err != nil {
+	c.pending = append(c.pending, pendingDir{name, now.Path, now.Stat})
+	if err := c.dir(name, old.dirs, now.dirs); err != nil {
 		return err
 	}
-	if len(c.pending) == depth {
-		c.pending = c.pending[:depth-1]
+	if len(c.pending) > depth {
+		c.pending = c.pending[:depth]
 	}
 	return nil
 }
 
-// flush writes the folders that the next entry is in.
+// flush tells the folders that the next entry is in.
 func (c *compare) flush() error {
-	for _, name := range c.pending {
-		st, err := lstat(filepath.Join(c.upper, name))
-		if err != nil {
-			return err
-		}
-		if err := c.out.add(name, filepath.Join(c.upper, name), st); err != nil {
+	for _, d := range c.pending {
+		if err := c.out.Add(d.name, d.file, d.st); err != nil {
 			return err
 		}
 	}
@@ -139,49 +184,91 @@ func (c *compare) flush() error {
 	return nil
 }
 
-func (c *compare) write(name string) (*unix.Stat_t, error) {
+func (c *compare) add(name string, f *File) error {
 	if err := c.flush(); err != nil {
-		return nil, err
+		return err
 	}
-	file := filepath.Join(c.upper, name)
-	st, err := lstat(file)
-	if err != nil {
-		return nil, err
-	}
-	return st, c.out.add(name, file, st)
+	return c.out.Add(name, f.Path, f.Stat)
 }
 
-func (c *compare) same(name string, old, now *unix.Stat_t) (bool, error) {
-	if old.Mode != now.Mode || old.Uid != now.Uid || old.Gid != now.Gid || old.Rdev != now.Rdev {
+func (c *compare) same(f, g *File) (bool, error) {
+	old, now := f.Stat, g.Stat
+	if f.Path == g.Path || old.Ino == now.Ino && old.Dev == now.Dev && !g.IsDir() {
+		return true, nil
+	}
+	if old.Mode != now.Mode || old.Uid != now.Uid || old.Gid != now.Gid || old.Rdev != now.Rdev || old.Mtim != now.Mtim {
 		return false, nil
 	}
-	a, b := filepath.Join(c.lower, name), filepath.Join(c.upper, name)
-	oldAttrs, err := xattrs(a)
+	oldAttrs, err := xattrs(f.Path)
 	if err != nil {
 		return false, err
 	}
-	nowAttrs, err := xattrs(b)
+	nowAttrs, err := xattrs(g.Path)
 	if err != nil {
 		return false, err
 	}
 	if !maps.Equal(oldAttrs, nowAttrs) {
 		return false, nil
 	}
-	if now.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if g.IsDir() {
 		return true, nil
 	}
-	if old.Size != now.Size || old.Mtim != now.Mtim || old.Nlink != now.Nlink {
+	if old.Size != now.Size {
 		return false, nil
+	}
+	if linked, err := c.sameLinks(old, now); err != nil || !linked {
+		return false, err
 	}
 	switch now.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
-		return sameLink(a, b)
+		return sameLink(f.Path, g.Path)
 	case unix.S_IFREG:
 		if now.Mtim.Nsec == 0 && now.Size > 0 {
-			return sameContent(a, b)
+			return sameContent(f.Path, g.Path)
 		}
 	}
 	return true, nil
+}
+
+// sameLinks reports whether two files have the same names, each in its tree. Other trees may have
+// names of them too, so that their numbers tell nothing.
+func (c *compare) sameLinks(old, now *unix.Stat_t) (bool, error) {
+	if old.Nlink == 1 && now.Nlink == 1 {
+		return true, nil
+	}
+	if c.links == nil {
+		c.links = &[2]map[inode][]string{{}, {}}
+		for i, s := range []Stack{c.lower, c.upper} {
+			if err := c.findLinks(s, "", s.Dirs, c.links[i]); err != nil {
+				return false, err
+			}
+		}
+	}
+	a, b := c.links[0][inodeOf(old)], c.links[1][inodeOf(now)]
+	return slices.Equal(a, b) || len(a) <= 1 && len(b) <= 1, nil
+}
+
+// findLinks gathers the names of all files below a folder that have several.
+func (c *compare) findLinks(s Stack, name string, dirs []string, links map[inode][]string) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	files, err := s.read(dirs)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		child := path.Join(name, f.Name)
+		if f.IsDir() {
+			if err := c.findLinks(s, child, f.dirs, links); err != nil {
+				return err
+			}
+		} else if f.Stat.Nlink > 1 {
+			id := inodeOf(f.Stat)
+			links[id] = append(links[id], child)
+		}
+	}
+	return nil
 }
 
 func sameLink(a, b string) (bool, error) {

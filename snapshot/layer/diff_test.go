@@ -71,7 +71,7 @@ func TestEntriesHaveWhatAFileHas(t *testing.T) {
 	require.NoError(t, os.Chtimes(f, time.Time{}, time.Unix(1700000000, 999)))
 
 	var b bytes.Buffer
-	require.NoError(t, WriteChanges(t.Context(), &b, "", dir))
+	require.NoError(t, WriteChanges(t.Context(), &b, Stack{}, Tree(dir), nil))
 	all := read(t, &b)
 	require.Len(t, all, 7, "a socket has no form in an archive")
 	h := all["f"]
@@ -94,8 +94,8 @@ func TestChangesAreFoundByComparing(t *testing.T) {
 	lower, upper := t.TempDir(), t.TempDir()
 	old := time.Unix(1700000000, 5)
 	for _, dir := range []string{lower, upper} {
-		put(t, dir, "same", "same-dir/x", "changed", "times", "mode", "dir-to-file/x", "file-to-dir", "deep/er/x", "deep/er/gone", "seconds")
-		for _, n := range []string{"same", "changed", "times", "mode", "same-dir/x", "deep/er/x"} {
+		put(t, dir, "same", "same-dir/x", "changed", "times", "mode", "dir-to-file/x", "file-to-dir", "deep/er/x", "deep/er/gone", "seconds", "touched/x")
+		for _, n := range []string{"same", "changed", "times", "mode", "same-dir/x", "same-dir", "deep/er/x", "touched/x"} {
 			require.NoError(t, os.Chtimes(filepath.Join(dir, n), old, old))
 		}
 		require.NoError(t, os.Chtimes(filepath.Join(dir, "seconds"), time.Unix(5, 0), time.Unix(5, 0)))
@@ -114,10 +114,10 @@ func TestChangesAreFoundByComparing(t *testing.T) {
 	require.NoError(t, os.Chtimes(filepath.Join(upper, "seconds"), time.Unix(5, 0), time.Unix(5, 0)))
 
 	var b bytes.Buffer
-	require.NoError(t, WriteChanges(t.Context(), &b, lower, upper))
+	require.NoError(t, WriteChanges(t.Context(), &b, Tree(lower), Tree(upper), nil))
 	require.Equal(t, []string{
 		"changed", "deep/", "deep/er/", "deep/er/.wh.gone", "dir-to-file", "file-to-dir/", "file-to-dir/x",
-		".wh.gone", "mode", "new/", "new/x", "seconds", "times",
+		".wh.gone", "mode", "new/", "new/x", "seconds", "times", "touched/",
 	}, names(t, &b))
 }
 
@@ -180,7 +180,7 @@ func TestSizesThatOldArchivesCannotTell(t *testing.T) {
 	require.NoError(t, os.Truncate(file, 9<<30))
 	require.NoError(t, os.Lchown(file, 1<<22, 1<<22))
 	var h head
-	require.ErrorIs(t, WriteChanges(t.Context(), &h, "", dir), errEnough)
+	require.ErrorIs(t, WriteChanges(t.Context(), &h, Stack{}, Tree(dir), nil), errEnough)
 	hdr, err := tar.NewReader(&h.buf).Next()
 	require.NoError(t, err)
 	require.EqualValues(t, 9<<30, hdr.Size)

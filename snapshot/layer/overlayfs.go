@@ -86,8 +86,8 @@ func xattrs(path string) (map[string]string, error) {
 	return all, nil
 }
 
-// CopyMetadata gives dst the owner, the mode and the extended attributes of src. Neither is
-// followed if it is a symbolic link.
+// CopyMetadata gives dst the owner, the mode and the extended attributes of src, and no other ones.
+// Neither is followed if it is a symbolic link.
 func CopyMetadata(dst, src string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(src, &st); err != nil {
@@ -104,6 +104,18 @@ func CopyMetadata(dst, src string) error {
 	attrs, err := xattrs(src)
 	if err != nil {
 		return err
+	}
+	had, err := xattrs(dst)
+	if err != nil {
+		return err
+	}
+	for name := range had {
+		if _, ok := attrs[name]; ok {
+			continue
+		}
+		if err := sysx.LRemovexattr(dst, name); err != nil {
+			return &os.PathError{Op: "removexattr " + name, Path: dst, Err: err}
+		}
 	}
 	for name, v := range attrs {
 		if err := sysx.LSetxattr(dst, name, []byte(v), 0); err != nil {

@@ -47,7 +47,7 @@ func TestALayerOfAnOverlayComesBack(t *testing.T) {
 	require.NoError(t, WriteUpper(t.Context(), &fromUpper, Upper{Dir: at("upper"), Lowers: []string{at("lower")}, Xattrs: TrustedXattrs}))
 	require.NoError(t, WriteUpper(t.Context(), &again, Upper{Dir: at("upper"), Lowers: []string{at("lower")}, Xattrs: TrustedXattrs}))
 	require.True(t, bytes.Equal(fromUpper.Bytes(), again.Bytes()))
-	require.NoError(t, WriteChanges(t.Context(), &compared, at("lower"), at("merged")))
+	require.NoError(t, WriteChanges(t.Context(), &compared, Tree(at("lower")), Tree(at("merged")), nil))
 	require.Equal(t, names(t, bytes.NewBuffer(compared.Bytes())), names(t, bytes.NewBuffer(fromUpper.Bytes())))
 	all := read(t, bytes.NewBuffer(fromUpper.Bytes()))
 	for name := range all {
@@ -58,7 +58,7 @@ func TestALayerOfAnOverlayComesBack(t *testing.T) {
 
 	// Onto a copy of what was below, it gives what was seen above.
 	var base bytes.Buffer
-	require.NoError(t, WriteChanges(t.Context(), &base, "", at("lower")))
+	require.NoError(t, WriteChanges(t.Context(), &base, Stack{}, Tree(at("lower")), nil))
 	_, err := Apply(t.Context(), at("copy"), &base)
 	require.NoError(t, err)
 	_, err = Apply(t.Context(), at("copy"), &fromUpper)
@@ -68,7 +68,7 @@ func TestALayerOfAnOverlayComesBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, capability, got)
 	var difference bytes.Buffer
-	require.NoError(t, WriteChanges(t.Context(), &difference, at("copy"), at("merged")))
+	require.NoError(t, WriteChanges(t.Context(), &difference, Tree(at("copy")), Tree(at("merged")), nil))
 	// Fractions of seconds are cut in layers, so times differ; nothing is removed.
 	for _, name := range names(t, &difference) {
 		require.NotContains(t, name, whiteoutPrefix)

@@ -22,22 +22,32 @@ type Upper struct {
 	// Lowers are the folders below it, the uppermost first.
 	Lowers []string
 	Xattrs XattrPrefix
+	// Removed are names that the layer removes and that have no mark in the folder; their folders
+	// are in it.
+	Removed []string
 }
 
 // WriteUpper writes the layer as an archive to w. Only the upper folder is walked; the lower ones
 // are looked at where a folder in it hides them, to name what is gone.
 func WriteUpper(ctx context.Context, w io.Writer, u Upper) error {
-	walk := upperWalk{Upper: u, ctx: ctx, out: newWriter(w)}
-	if err := walk.walk("", u.Lowers, false); err != nil {
+	out := newWriter(w)
+	if err := u.Walk(ctx, out); err != nil {
 		return err
 	}
-	return walk.out.close()
+	return out.close()
+}
+
+// Walk tells out what WriteUpper writes.
+func (u Upper) Walk(ctx context.Context, out Sink) error {
+	walk := upperWalk{Upper: u, ctx: ctx, out: out, removed: byFolder(u.Removed)}
+	return walk.walk("", u.Lowers, false)
 }
 
 type upperWalk struct {
 	Upper
-	ctx context.Context //nolint:containedctx // lives as long as the call that it came with
-	out *writer
+	ctx     context.Context //nolint:containedctx // lives as long as the call that it came with
+	out     Sink
+	removed map[string][]string
 	// pending are the folders on the way to where the walk is that were copied up and are not
 	// changed themselves: they are written before the first change in them, or never.
 	pending []pendingDir
@@ -51,7 +61,7 @@ type pendingDir struct {
 // flush writes the pending folders.
 func (u *upperWalk) flush() error {
 	for _, d := range u.pending {
-		if err := u.out.add(d.name, d.file, d.st); err != nil {
+		if err := u.out.Add(d.name, d.file, d.st); err != nil {
 			return err
 		}
 	}
@@ -63,7 +73,7 @@ func (u *upperWalk) remove(name string) error {
 	if err := u.flush(); err != nil {
 		return err
 	}
-	return u.out.remove(name)
+	return u.out.Remove(name)
 }
 
 // unchanged tells whether a folder is what the layers below show there. Only the uppermost one
@@ -101,22 +111,22 @@ func (u *upperWalk) walk(name string, lowers []string, hides bool) error {
 	if err != nil {
 		return err
 	}
-	gone := map[string]bool{}
+	missing := u.removed[name]
 	if hides {
 		below, err := u.visible(name, lowers)
 		if err != nil {
 			return err
 		}
-		for _, n := range below {
-			if _, ok := slices.BinarySearch(names, n); !ok {
-				gone[n] = true
-			}
-		}
-		for n := range gone {
-			names = append(names, n)
-		}
-		slices.Sort(names)
+		missing = append(below, missing...)
 	}
+	gone := map[string]bool{}
+	for _, n := range missing {
+		if _, ok := slices.BinarySearch(names, n); !ok {
+			gone[n] = true
+		}
+	}
+	names = slices.AppendSeq(names, maps.Keys(gone))
+	slices.Sort(names)
 	for _, base := range names {
 		child := path.Join(name, base)
 		if gone[base] {
@@ -145,7 +155,7 @@ func (u *upperWalk) entry(name string, lowers []string, hides bool) error {
 		if err := u.flush(); err != nil {
 			return err
 		}
-		return u.out.add(name, file, st)
+		return u.out.Add(name, file, st)
 	}
 	opaque := u.Xattrs.IsOpaque(file)
 	same := false

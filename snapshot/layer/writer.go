@@ -33,6 +33,10 @@ type writer struct {
 
 type inode struct{ dev, ino uint64 }
 
+func inodeOf(st *unix.Stat_t) inode {
+	return inode{uint64(st.Dev), st.Ino} // Dev is not 64 bits wide everywhere
+}
+
 func newWriter(w io.Writer) *writer {
 	return &writer{buf: bufio.NewWriterSize(w, writeBuffer), links: map[inode]string{}}
 }
@@ -59,8 +63,8 @@ func (w *writer) header(hdr *tar.Header) error {
 	return nil
 }
 
-// remove writes that name is gone.
-func (w *writer) remove(name string) error {
+// Remove writes that name is gone.
+func (w *writer) Remove(name string) error {
 	return w.header(&tar.Header{
 		Typeflag: tar.TypeReg,
 		Name:     path.Join(path.Dir(name), whiteoutPrefix+path.Base(name)),
@@ -69,9 +73,9 @@ func (w *writer) remove(name string) error {
 	})
 }
 
-// add writes the file, link, device or folder (without what is in it) that is at file on disk.
+// Add writes the file, link, device or folder (without what is in it) that is at file on disk.
 // Sockets have no form in an archive and are left out.
-func (w *writer) add(name, file string, st *unix.Stat_t) error {
+func (w *writer) Add(name, file string, st *unix.Stat_t) error {
 	hdr := &tar.Header{
 		Name:    name,
 		Mode:    int64(st.Mode & 0o7777),
@@ -104,7 +108,7 @@ func (w *writer) add(name, file string, st *unix.Stat_t) error {
 		hdr.Devmajor, hdr.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	}
 	if st.Nlink > 1 && hdr.Typeflag != tar.TypeDir {
-		id := inode{uint64(st.Dev), st.Ino} // Dev is not 64 bits wide everywhere
+		id := inodeOf(st)
 		if first, ok := w.links[id]; ok {
 			hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
 			return w.header(hdr)
