@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot/layer"
+	"github.com/openbuildkit/buildkit/snapshot/merge"
 	"github.com/openbuildkit/buildkit/snapshot/native"
 	"github.com/openbuildkit/buildkit/snapshot/overlay"
 )
@@ -47,8 +48,16 @@ type Driver interface {
 	// Tree returns the mounts that show a snapshot read-only. An active one may be shown while
 	// nobody writes into it. It makes no snapshot and costs no write to disk.
 	Tree(ctx context.Context, key string) ([]mount.Mount, error)
-	// Diff writes what a snapshot changes in its parent as a tar archive (see package layer).
-	Diff(ctx context.Context, key string, w io.Writer) error
+	// Join makes the active snapshot key, complete: the tree of the committed snapshot base, empty for
+	// none, with the changes of layers, lowest first. Their files are not copied. A folder that is
+	// missing on disk is an error of its layer, see LayerError.
+	Join(ctx context.Context, key, base string, layers []Layer) error
+	// Compare makes the active snapshot key, complete and without a parent: what is in the tree of the
+	// committed snapshot upper and not in that of lower (either empty for none). It returns the names
+	// that are in lower only.
+	Compare(ctx context.Context, key, lower, upper string) (removed []string, err error)
+	// Diff writes the changes of a layer as a tar archive (see package layer).
+	Diff(ctx context.Context, l Layer, w io.Writer) error
 	// Usage returns the space taken by the snapshot's own layer. It walks an active one.
 	Usage(ctx context.Context, key string) (snapshots.Usage, error)
 	// Parents returns the names of all committed snapshots, each with that of the one it was
@@ -57,6 +66,12 @@ type Driver interface {
 	// Close ends the use. Nothing may be called any more.
 	Close() error
 }
+
+// Layer is what a committed snapshot changes in its parent.
+type Layer = merge.Layer
+
+// LayerError says which snapshot a merge failed for.
+type LayerError = merge.LayerError
 
 // Detacher is a Driver that takes a layer before there is a tree that it stands on.
 type Detacher interface {

@@ -16,9 +16,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -31,7 +31,6 @@ import (
 
 	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
-	"github.com/openbuildkit/buildkit/snapshot/layer"
 )
 
 // Labels of a snapshot.
@@ -40,6 +39,8 @@ const (
 	parentLabel = "copied-from"
 	// folderLabel is the name of the folder that has the files.
 	folderLabel = "folder"
+	// ownLabel has the bytes on disk of a snapshot whose files are those of others.
+	ownLabel = "own-size"
 )
 
 // Snapshotter is a set of snapshots in one folder.
@@ -56,6 +57,8 @@ type node struct {
 	parent string
 	dir    string
 	active bool
+	// own is how many bytes of its files are not those of other snapshots, nil for all.
+	own *int64
 }
 
 // New opens the snapshots below root, which is made if missing.
@@ -94,6 +97,13 @@ func (s *Snapshotter) load(ctx context.Context) error {
 				return err
 			}
 			n.dir = mounts[0].Source
+		}
+		if l := info.Labels[ownLabel]; l != "" {
+			own, err := strconv.ParseInt(l, 10, 64)
+			if err != nil {
+				return fmt.Errorf("snapshot %s: size %q", info.Name, l)
+			}
+			n.own = &own
 		}
 		if err := restore(n.dir); err != nil {
 			return err
@@ -168,6 +178,9 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
 		return err
 	}
 	labels := map[string]string{parentLabel: n.parent, folderLabel: filepath.Base(n.dir)}
+	if n.own != nil {
+		labels[ownLabel] = strconv.FormatInt(*n.own, 10)
+	}
 	if err := s.inner.Commit(ctx, name, key, snapshots.WithLabels(labels)); err != nil {
 		return err
 	}
@@ -228,35 +241,10 @@ func (s *Snapshotter) Tree(_ context.Context, key string) ([]mount.Mount, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(n.dir); err != nil {
-		if os.IsNotExist(err) {
-			return nil, fmt.Errorf("files of snapshot %s: %w", key, errdefs.ErrNotFound)
-		}
+	if err := there(key, n); err != nil {
 		return nil, err
 	}
 	return []mount.Mount{{Type: "bind", Source: n.dir, Options: []string{"ro", "rbind"}}}, nil
-}
-
-// Diff writes what a snapshot changes in its parent as a tar archive.
-func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error {
-	n, err := s.node(key)
-	if err != nil {
-		return err
-	}
-	lower := ""
-	if n.parent != "" {
-		p, err := s.node(n.parent)
-		if err != nil {
-			return err
-		}
-		lower = p.dir
-	}
-	return layer.WriteChanges(ctx, w, lower, n.dir)
-}
-
-// Usage returns what the whole tree of a snapshot takes on disk.
-func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
-	return s.inner.Usage(ctx, key)
 }
 
 // Parents returns the name of every committed snapshot with that of its parent, empty for none,

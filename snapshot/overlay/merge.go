@@ -11,11 +11,11 @@ import (
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot/layer"
+	"github.com/openbuildkit/buildkit/snapshot/merge"
 )
 
 // Long chains.
@@ -190,7 +190,8 @@ func (m *merger) entry(ctx context.Context, rel string, layers []string) error {
 		if m.bottom && layer.IsWhiteout(st) {
 			return nil
 		}
-		return m.link(src, rel)
+		_, err := merge.Link(filepath.Join(m.dst, rel), src)
+		return err
 	}
 	parts, opaque, err := m.parts(rel, layers)
 	if err != nil {
@@ -234,48 +235,6 @@ func (m *merger) parts(rel string, layers []string) (parts []string, opaque bool
 		}
 	}
 	return parts, false, nil
-}
-
-func (m *merger) link(src, rel string) error {
-	dst := filepath.Join(m.dst, rel)
-	err := unix.Link(src, dst)
-	if errors.Is(err, unix.EMLINK) {
-		return copyEntry(dst, src)
-	}
-	if err != nil {
-		return &os.LinkError{Op: "link", Old: src, New: dst, Err: err}
-	}
-	return nil
-}
-
-// copyEntry copies what is no folder.
-func copyEntry(dst, src string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(src, &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: src, Err: err}
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		if err := fs.CopyFile(dst, src); err != nil {
-			return err
-		}
-	case unix.S_IFLNK:
-		target, err := os.Readlink(src)
-		if err != nil {
-			return err
-		}
-		if err := os.Symlink(target, dst); err != nil {
-			return err
-		}
-	default:
-		if err := unix.Mknod(dst, st.Mode, int(st.Rdev)); err != nil {
-			return &os.PathError{Op: "mknod", Path: dst, Err: err}
-		}
-	}
-	if err := layer.CopyMetadata(dst, src); err != nil {
-		return err
-	}
-	return copyTimes(dst, src)
 }
 
 func copyTimes(dst, src string) error {

@@ -35,6 +35,7 @@ import (
 	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
 	"github.com/openbuildkit/buildkit/snapshot/layer"
+	"github.com/openbuildkit/buildkit/snapshot/merge"
 )
 
 // upperDirLabel is the label by which containerd's snapshotter tells where a layer's files are.
@@ -71,6 +72,8 @@ type node struct {
 	active bool
 	// merged stands for this snapshot when something is stacked on it, nil for itself.
 	merged *node
+	// own is how many bytes of its files are not those of other snapshots, nil for all.
+	own *int64
 }
 
 // New opens the snapshots below root, which is made if missing.
@@ -165,6 +168,13 @@ func (s *Snapshotter) load(ctx context.Context, root string) error {
 				return fmt.Errorf("snapshot %s: level %q", info.Name, l)
 			}
 		}
+		if l := info.Labels[ownLabel]; l != "" {
+			own, err := strconv.ParseInt(l, 10, 64)
+			if err != nil {
+				return fmt.Errorf("snapshot %s: size %q", info.Name, l)
+			}
+			n.own = &own
+		}
 		s.nodes[info.Name] = n
 		known[filepath.Base(filepath.Dir(n.dir))] = struct{}{}
 	}
@@ -220,7 +230,10 @@ func upperDir(mounts []mount.Mount) string {
 
 // Commit turns the active snapshot key into the committed one name.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
-	if err := s.inner.Commit(ctx, name, key); err != nil {
+	s.mu.RLock()
+	n := s.nodes[key]
+	s.mu.RUnlock()
+	if err := s.inner.Commit(ctx, name, key, n.ownSize()...); err != nil {
 		return err
 	}
 	s.renamed(name, key)
@@ -282,7 +295,7 @@ func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string)
 	}
 	var mounts []mount.Mount
 	err = s.meta.batch(ctx, func(ctx context.Context) (err error) {
-		if err := s.inner.Commit(ctx, name, key); err != nil {
+		if err := s.inner.Commit(ctx, name, key, n.ownSize()...); err != nil {
 			return err
 		}
 		mounts, err = s.inner.Prepare(ctx, next, name)
@@ -367,10 +380,7 @@ func (s *Snapshotter) Tree(_ context.Context, key string) ([]mount.Mount, error)
 	if n == nil {
 		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
 	}
-	if _, err := os.Lstat(n.dir); err != nil {
-		if os.IsNotExist(err) {
-			return nil, fmt.Errorf("files of snapshot %s: %w", key, errdefs.ErrNotFound)
-		}
+	if err := there(n); err != nil {
 		return nil, err
 	}
 	dirs := n.top().dirs()
@@ -399,18 +409,23 @@ func (n *node) dirs() []string {
 }
 
 // Diff writes the layer of a snapshot, what it changes in its parent, as a tar archive.
-func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error {
+func (s *Snapshotter) Diff(ctx context.Context, l merge.Layer, w io.Writer) error {
+	upper, err := s.upper(l)
+	if err != nil {
+		return err
+	}
+	return layer.WriteUpper(ctx, w, upper)
+}
+
+// Usage returns what the layer of a snapshot takes on disk, its parents and files of other snapshots
+// not counted.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	s.mu.RLock()
 	n := s.nodes[key]
 	s.mu.RUnlock()
-	if n == nil {
-		return fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	if n != nil && n.own != nil {
+		return snapshots.Usage{Size: *n.own}, nil
 	}
-	return layer.WriteUpper(ctx, w, layer.Upper{Dir: n.dir, Lowers: n.parent.dirs(), Xattrs: s.xattrs})
-}
-
-// Usage returns what the layer of a snapshot takes on disk, its parents not counted.
-func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	return s.inner.Usage(ctx, key)
 }
 

@@ -36,6 +36,9 @@ func Run(t *testing.T, name string) {
 		"mounts left by another process are ended when opened":   leftMounts,
 		"usage counts the files of a snapshot":                   usage,
 		"a chain may be of any length":                           longChain,
+		"layers are joined to a tree":                            join,
+		"the difference of two trees is a tree":                  difference,
+		"trees that are joined behave like copies":               joinedAsCopied,
 	} {
 		t.Run(title, func(t *testing.T) {
 			test(t, open(t, tmpfs(t), name))
@@ -90,7 +93,7 @@ func (e *env) tree(key string) string {
 	dir, release, err := snapshot.MountTemp(e.Mountable(e.ctx, key, true, nil))
 	require.NoError(e.t, err)
 	var buf bytes.Buffer
-	require.NoError(e.t, layer.WriteChanges(e.ctx, &buf, "", dir))
+	require.NoError(e.t, layer.WriteChanges(e.ctx, &buf, layer.Stack{}, layer.Tree(dir), nil))
 	require.NoError(e.t, release())
 	return buf.String()
 }
@@ -188,7 +191,7 @@ func roundTrip(t *testing.T, e *env) {
 	parent := ""
 	for _, key := range []string{"h1", "h2", "h3"} {
 		var diff bytes.Buffer
-		require.NoError(t, e.Diff(e.ctx, key, &diff))
+		require.NoError(t, e.Diff(e.ctx, snapshot.Layer{Snapshot: key}, &diff))
 		copied := "copy-" + key
 		e.step(copied, parent, func(dir string) {
 			_, err := layer.Apply(e.ctx, dir, &diff)
@@ -203,8 +206,8 @@ func deterministic(t *testing.T, e *env) {
 	e.history()
 	for _, key := range []string{"h1", "h2", "h3"} {
 		var a, b bytes.Buffer
-		require.NoError(t, e.Diff(e.ctx, key, &a))
-		require.NoError(t, e.Diff(e.ctx, key, &b))
+		require.NoError(t, e.Diff(e.ctx, snapshot.Layer{Snapshot: key}, &a))
+		require.NoError(t, e.Diff(e.ctx, snapshot.Layer{Snapshot: key}, &b))
 		require.Equal(t, a.Bytes(), b.Bytes())
 	}
 }
