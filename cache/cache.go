@@ -16,6 +16,9 @@
 // (package gc) takes it, or until its id is unknown to the solver and it is dropped. Handles are
 // not shared between goroutines without Clone.
 //
+// A tree can also be made of others (Merge, Diff): it has no layer of its own then but those of its
+// parts, which it keeps, and it is lazy until it is mounted.
+//
 // Every record is either whole or a miss: after a crash, or when bytes have gone, opening or
 // reading it fails with an error that is ErrLost, the record is dropped, and its owner builds it
 // anew. Records are stored in bbolt, writes grouped.
@@ -72,8 +75,8 @@ type Description struct {
 	CreatedAt time.Time
 }
 
-// Usage is a record as disk usage shows it. Parents are ids; Size is in bytes, of the record's
-// own layer only.
+// Usage is a record as disk usage shows it. Parents are ids, several of a tree that is made of others;
+// Size is in bytes, of the record's own layer only.
 type Usage struct {
 	ID          string
 	Mutable     bool

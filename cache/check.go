@@ -51,11 +51,17 @@ func (c *checker) count() {
 		if r.gone {
 			c.fault("record %s is known and gone", r.id)
 		}
-		for ; r != nil && !counted[r]; r = r.parent {
-			counted[r] = true
-			c.children[r] += 0
-			if r.parent != nil {
-				c.children[r.parent]++
+		for todo := []*record{r}; len(todo) > 0; {
+			at := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			if counted[at] {
+				continue
+			}
+			counted[at] = true
+			c.children[at] += 0
+			for _, p := range at.below() {
+				c.children[p]++
+				todo = append(todo, p)
 			}
 		}
 	}
@@ -96,7 +102,7 @@ func (c *checker) tree(r *record) {
 	case active:
 		c.claim(r, activeKey(r.id), c.active)
 	case none:
-		if r.twin == nil && len(r.state.Blobs) == 0 {
+		if r.twin == nil && len(r.state.Blobs) == 0 && r.state.Kind == layered {
 			c.fault("record %s: neither a tree nor a blob", r.id)
 		}
 	}
@@ -108,7 +114,7 @@ func (c *checker) claim(r *record, key string, snapshots map[string]string) {
 		c.fault("record %s: no snapshot %s", r.id, key)
 		return
 	}
-	if parent != r.parentID() {
+	if r.state.Kind == layered && parent != r.parentID() {
 		c.fault("record %s: snapshot on %q, not on %q", r.id, parent, r.parentID())
 	}
 	c.claimed[key] = r.id

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/snapshot"
 )
 
 // maxLayers is how many layers of a tree are looked after at a time, maxMade how many blobs are
@@ -30,20 +31,10 @@ const (
 // blobs stay as long as the handle.
 func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) ([]Layer, error) {
 	opt.Type = cmp.Or(opt.Type, blob.Gzip)
-	chain := r.chain()
+	chain := layersOf(r.rec)
 	return r.eachLayer(ctx, chain, acc, func(ctx context.Context, i int) (Layer, error) {
 		return r.m.layer(ctx, chain[i], form{CompressionOpt: opt}, acc)
 	})
-}
-
-// chain returns the records of the tree, lowest first.
-func (r *Ref) chain() []*record {
-	var chain []*record
-	for at := r.rec; at != nil; at = at.parent {
-		chain = append(chain, at)
-	}
-	slices.Reverse(chain)
-	return chain
 }
 
 // eachLayer calls layer for the position of each record, several at a time, and returns what the
@@ -265,7 +256,11 @@ func (m *Manager) pack(ctx context.Context, r *record, opt form, acc Access) (va
 }
 
 func (m *Manager) writeDiff(ctx context.Context, r *record, w io.Writer) error {
-	err := m.snapshots.Diff(ctx, r.id, w)
+	removed, err := m.removals(r)
+	if err != nil {
+		return err
+	}
+	err = m.snapshots.Diff(ctx, snapshot.Layer{Snapshot: r.id, Removed: removed}, w)
 	if errdefs.IsNotFound(err) {
 		return m.lose(r, err)
 	}

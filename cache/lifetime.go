@@ -129,7 +129,12 @@ func (m *Manager) ended(r *record) []*record {
 // its parents, and counts them out. The caller holds mu and hands them to remove without it.
 func (m *Manager) collect(r *record) []*record {
 	var gone []*record
-	for r != nil && !r.inUse() && r.children == 0 && r.twin == nil && (r.gone || r.state.Mutable && !r.retain) {
+	for todo := []*record{r}; len(todo) > 0; {
+		r := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if r.inUse() || r.children != 0 || r.twin != nil || !r.gone && (!r.state.Mutable || r.retain) {
+			continue
+		}
 		m.unlink(r)
 		if r.state.Dropped {
 			m.store.DeleteRecord(r.id, nil)
@@ -137,8 +142,9 @@ func (m *Manager) collect(r *record) []*record {
 		gone = append(gone, r)
 		// Not twice, whoever calls next.
 		r.children = -1
-		if r = r.parent; r != nil {
-			r.children--
+		for _, p := range r.below() {
+			p.children--
+			todo = append(todo, p)
 		}
 	}
 	return gone
@@ -237,16 +243,22 @@ func (m *Manager) lose(r *record, cause error) error {
 func (m *Manager) descendants(r *record) []*record {
 	children := map[*record][]*record{}
 	for _, c := range m.records {
-		if c.parent != nil {
-			children[c.parent] = append(children[c.parent], c)
+		for _, p := range c.below() {
+			children[p] = append(children[p], c)
 		}
 	}
 	all := []*record{r}
 	if r.twin != nil {
 		all = append(all, r.twin)
 	}
+	seen := map[*record]bool{}
 	for i := 0; i < len(all); i++ {
-		all = append(all, children[all[i]]...)
+		for _, c := range children[all[i]] {
+			if !seen[c] {
+				seen[c] = true
+				all = append(all, c)
+			}
+		}
 	}
 	slices.Reverse(all)
 	return all

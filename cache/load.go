@@ -82,23 +82,7 @@ func (l *loader) read() error {
 // judge finds out which records are good: its own tree or blob is here and its parent is good.
 func (l *loader) judge() {
 	for id := range l.m.records {
-		// From the lowest record without verdict upwards: chains are long.
-		var chain []*record
-		for at := id; at != ""; {
-			r := l.m.records[at]
-			if r == nil {
-				break
-			}
-			if _, ok := l.verdicts[at]; ok {
-				break
-			}
-			chain = append(chain, r)
-			at = r.state.Parent
-		}
-		for _, r := range slices.Backward(chain) {
-			parent := r.state.Parent
-			l.verdicts[r.id] = (parent == "" || l.verdicts[parent]) && l.good(r)
-		}
+		l.judgeUp(id)
 	}
 	// An immutable record whose tree is a mutable one's needs that, unless it was settled.
 	for id, r := range l.m.records {
@@ -110,6 +94,33 @@ func (l *loader) judge() {
 		if r := l.m.records[id]; !ok && r != nil {
 			delete(l.m.records, id)
 			l.m.store.DeleteRecord(id, nil)
+		}
+	}
+}
+
+// judgeUp judges the records that one stands on and then that one: chains are long.
+func (l *loader) judgeUp(id string) {
+	begun := map[string]bool{}
+	for todo := []string{id}; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		r := l.m.records[at]
+		if _, ok := l.verdicts[at]; ok || r == nil {
+			todo = todo[:len(todo)-1]
+			continue
+		}
+		whole := true
+		open := len(todo)
+		for _, below := range r.state.below() {
+			ok, judged := l.verdicts[below]
+			if !judged && l.m.records[below] != nil && !begun[at] {
+				todo = append(todo, below)
+			}
+			whole = whole && ok
+		}
+		begun[at] = true
+		if len(todo) == open {
+			l.verdicts[at] = whole && l.good(r)
+			todo = todo[:len(todo)-1]
 		}
 	}
 }
@@ -137,6 +148,10 @@ func (l *loader) good(r *record) bool {
 	case r.state.Tree == active:
 		return begun
 	}
+	if r.state.Kind != layered {
+		r.state.Tree = none
+		return true
+	}
 	// What is left is lazy, or can be again. A blob that was made here is not enough: what
 	// removed the tree was about to remove the record.
 	r.state.Tree = none
@@ -147,8 +162,11 @@ func (l *loader) good(r *record) bool {
 func (l *loader) link() {
 	m := l.m
 	for id, r := range m.records {
-		if p := m.records[r.state.Parent]; p != nil {
-			r.parent = p
+		r.parent = m.records[r.state.Parent]
+		for _, part := range r.state.Parts {
+			r.parts = append(r.parts, m.records[part])
+		}
+		for _, p := range r.below() {
 			p.children++
 		}
 		if t := m.records[r.state.Twin]; t != nil {

@@ -180,8 +180,8 @@ func (m *Manager) newRecord(parent *Ref, d Description) *record {
 // insert makes a record known. The caller holds mu.
 func (m *Manager) insert(r *record) {
 	m.records[r.id] = r
-	if r.parent != nil {
-		r.parent.children++
+	for _, p := range r.below() {
+		p.children++
 	}
 	if r.state.DiffID != "" {
 		m.indexLayer(r)
@@ -194,6 +194,9 @@ func (m *Manager) insert(r *record) {
 
 // indexLayer lets AddBlob find the record, unless there is another of the same layer.
 func (m *Manager) indexLayer(r *record) {
+	if r.state.Kind != layered {
+		return
+	}
 	for _, v := range r.state.Blobs {
 		key := keyOf(r.parent, r.state.DiffID, v.Descriptor.Digest)
 		if m.layers[key] == nil && v.ofTree() {

@@ -68,15 +68,28 @@ func (m *Manager) proveChain(ctx context.Context, r *record, acc Access, all boo
 		return nil
 	}
 	var descs []ocispec.Descriptor
-	for at := r; at != nil; at = at.parent {
+	seen := map[*record]bool{}
+	todo := []*record{r}
+	if all {
+		todo = layersOf(r)
+	}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
 		v, named := m.named(at, acc)
 		if named {
 			if err := m.bring(ctx, at, v, acc); err != nil {
 				return err
 			}
 			descs = append(descs, v.Descriptor)
-		} else if !all {
-			break
+		}
+		// A tree that is made of others was made without looking at them.
+		if !all && (named || at.state.Kind != layered) {
+			todo = append(todo, at.below()...)
 		}
 	}
 	return m.proveAll(ctx, descs, acc)

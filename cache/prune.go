@@ -97,9 +97,7 @@ func candidate(u Usage, match bool) gc.Record {
 	if u.LastUsedAt != nil {
 		r.LastUsed = *u.LastUsedAt
 	}
-	if len(u.Parents) > 0 {
-		r.Parent = u.Parents[0]
-	}
+	r.Parents = u.Parents
 	return r
 }
 

@@ -41,7 +41,12 @@ func (m *Manager) makeTree(ctx context.Context, r *record, acc Access, begun fun
 		if m.here(r) {
 			return nil
 		}
-		return m.working(r, func() error { return m.unpackOn(ctx, r, acc, begun) })
+		return m.working(r, func() error {
+			if r.state.Kind != layered {
+				return m.makeJoined(ctx, r, acc)
+			}
+			return m.unpackOn(ctx, r, acc, begun)
+		})
 	})
 }
 

@@ -9,14 +9,18 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // record is a record in memory. Its fields are guarded by Manager.mu where nothing else is said.
 type record struct {
-	// id and parent never change. A record keeps its parent in the store, not in use.
+	// id, parent and parts never change. A record keeps its parent in the store, not in use. One
+	// that is made of the layers of others (see kind) has no parent but parts, of which those that
+	// stand for the empty tree are nil.
 	id     string
 	parent *record
+	parts  []*record
 
 	state state
 	usage usage
@@ -46,6 +50,9 @@ type record struct {
 	leased bool
 	kept   map[digest.Digest]bool
 
+	// progress is where the work for a tree that is made of others shows.
+	progress event.Scope
+
 	// settling is held while the tree of the record is settled or removed.
 	settling sync.Mutex
 }
@@ -53,6 +60,11 @@ type record struct {
 // state is what is stored of a record.
 type state struct {
 	Parent string `json:"parent,omitempty"`
+	// Kind says what the tree is made of if not of a layer on a parent. Parts are the ids of the
+	// records that it is made of, Height is how many layers it has.
+	Kind   kind     `json:"kind,omitempty"`
+	Parts  []string `json:"parts,omitempty"`
+	Height int      `json:"height,omitempty"`
 	// Mutable records are still written to. They are stored only if they are to be kept.
 	Mutable bool `json:"mutable,omitempty"`
 	// Twin is the id of the mutable record whose tree this is.

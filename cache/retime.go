@@ -41,7 +41,7 @@ type form struct {
 // cannot be changed is as in Layers, and says why.
 func (r *Ref) LayersAt(ctx context.Context, opt blob.CompressionOpt, at Retime, acc Access) ([]Layer, error) {
 	opt.Type = cmp.Or(opt.Type, blob.Gzip)
-	chain := r.chain()
+	chain := layersOf(r.rec)
 	kept := 0
 	for kept < len(chain) && kept < len(at.Base) && r.m.diffID(chain[kept]) == at.Base[kept] {
 		kept++

@@ -82,8 +82,8 @@ func (m *Manager) usage(ctx context.Context, r *record) (Usage, error) {
 	if !last.IsZero() {
 		u.LastUsedAt = &last
 	}
-	if r.parent != nil {
-		u.Parents = []string{r.parent.id}
+	for _, p := range r.below() {
+		u.Parents = append(u.Parents, p.id)
 	}
 	if u.Mutable && u.InUse {
 		// It changes while one looks.

@@ -11,9 +11,9 @@ import (
 // Record is a cache record as far as the decision needs it.
 type Record struct {
 	ID string
-	// Parent is the record that this one stands on, empty for none: it can go only after this.
-	Parent string
-	Size   int64
+	// Parents are the records that this one stands on: they can go only after this.
+	Parents []string
+	Size    int64
 	// LastUsed is the time of creation for a record that was never used.
 	LastUsed   time.Time
 	UsageCount int
@@ -59,7 +59,9 @@ func Plan(records []Record, p Policy, disk Disk, now time.Time) Result {
 			res.Freed += it.Size
 			res.Left -= it.Size
 		}
-		pl.released(it.Parent)
+		for _, parent := range it.Parents {
+			pl.released(parent)
+		}
 	}
 	res.Kept = len(records) - len(res.Remove)
 	return res
@@ -84,8 +86,10 @@ type planner struct {
 func (p *planner) start() {
 	var eligible []*item
 	for _, it := range p.byID {
-		if parent := p.byID[it.Parent]; parent != nil {
-			parent.children++
+		for _, id := range it.Parents {
+			if parent := p.byID[id]; parent != nil {
+				parent.children++
+			}
 		}
 		if it.eligible = p.mayGo(it.Record); it.eligible {
 			eligible = append(eligible, it)

@@ -16,7 +16,11 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 
 // rec is a record of 100 bytes that the filters select, used so many hours ago.
 func rec(id, parent string, hours int) Record {
-	return Record{ID: id, Parent: parent, Size: 100, LastUsed: ago(time.Duration(hours) * time.Hour), UsageCount: 1, Match: true}
+	r := Record{ID: id, Size: 100, LastUsed: ago(time.Duration(hours) * time.Hour), UsageCount: 1, Match: true}
+	if parent != "" {
+		r.Parents = []string{parent}
+	}
+	return r
 }
 
 func TestPlan(t *testing.T) {
@@ -119,7 +123,7 @@ func TestPlanOfManyRecordsIsFast(t *testing.T) {
 	for i := range records {
 		records[i] = rec(fmt.Sprint(i), "", i)
 		if i%100 != 0 {
-			records[i].Parent = fmt.Sprint(i - 1)
+			records[i].Parents = []string{fmt.Sprint(i - 1)}
 		}
 	}
 	start := time.Now()
