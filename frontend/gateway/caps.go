@@ -90,6 +90,10 @@ var llbCaps = map[string]support{
 	pb.CapSourcePolicy:        {},
 	pb.CapSourcePolicySession: {},
 
+	pb.CapMergeOp:       {},
+	pb.CapDiffOp:        {},
+	pb.CapPassthroughOp: {},
+
 	pb.CapConstraints:     {},
 	pb.CapPlatform:        {},
 	pb.CapMetaIgnoreCache: {},

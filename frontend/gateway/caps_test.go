@@ -177,7 +177,6 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 	missing := []string{
 		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
-		pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
 		pb.CapExporterImageAttestations, pb.CapExporterSession,
 		pb.CapHistoryFilter,

@@ -132,6 +132,8 @@ func TestLoadRefuses(t *testing.T) {
 		"file without actions":         {op: &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{}}}, err: "invalid file op with no actions"},
 		"file with an empty one":       {op: &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{}}}}}, err: "invalid file op with nil action"},
 		"diff of nothing":              {op: &pb.Op{Op: &pb.Op_Diff{Diff: &pb.DiffOp{}}}, err: "invalid diff op with nil lower or upper input"},
+		"merge out of range":           {op: &pb.Op{Op: &pb.Op_Merge{Merge: &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 1}}}}}, err: "invalid merge input index 1"},
+		"diff out of range":            {op: &pb.Op{Op: &pb.Op_Diff{Diff: &pb.DiffOp{Lower: &pb.LowerDiffInput{Input: -2}, Upper: &pb.UpperDiffInput{Input: -1}}}}, err: "invalid diff input index -2"},
 		"passthrough without id":       {op: &pb.Op{Op: &pb.Op_Passthrough{Passthrough: &pb.PassthroughOp{}}}, err: "invalid passthrough op with no id"},
 		"passthrough out of range":     {op: &pb.Op{Op: &pb.Op_Passthrough{Passthrough: &pb.PassthroughOp{Id: "x", Outputs: []int64{3}}}}, err: "invalid passthrough output input index 3"},
 	} {

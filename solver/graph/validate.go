@@ -31,11 +31,9 @@ func validate(op *pb.Op) error {
 			return loadError("invalid nil build op")
 		}
 	case *pb.Op_Merge:
-		if o.Merge == nil {
-			return loadError("invalid nil merge op")
-		}
+		return validateMerge(o.Merge, len(op.Inputs))
 	case *pb.Op_Diff:
-		return validateDiff(o.Diff)
+		return validateDiff(o.Diff, len(op.Inputs))
 	case *pb.Op_Passthrough:
 		return validatePassthrough(o.Passthrough, len(op.Inputs))
 	}
@@ -108,12 +106,35 @@ func validateFile(op *pb.FileOp) error {
 	return nil
 }
 
-func validateDiff(op *pb.DiffOp) error {
+func validateMerge(op *pb.MergeOp, inputs int) error {
+	if op == nil {
+		return loadError("invalid nil merge op")
+	}
+	for _, in := range op.Inputs {
+		if in == nil {
+			return loadError("invalid merge op with nil input")
+		}
+		if !isInput(in.Input, inputs) {
+			return loadError("invalid merge input index %d", in.Input)
+		}
+	}
+	return nil
+}
+
+// isInput tells whether an index is one of so many inputs or stands for the empty tree.
+func isInput(i int64, inputs int) bool { return i == pb.NoInput || i >= 0 && i < int64(inputs) }
+
+func validateDiff(op *pb.DiffOp, inputs int) error {
 	if op == nil {
 		return loadError("invalid nil diff op")
 	}
 	if op.Lower == nil || op.Upper == nil {
 		return loadError("invalid diff op with nil lower or upper input")
+	}
+	for _, i := range []int64{op.Lower.Input, op.Upper.Input} {
+		if !isInput(i, inputs) {
+			return loadError("invalid diff input index %d", i)
+		}
 	}
 	return nil
 }

@@ -50,6 +50,12 @@ func (f *Factory) New(v *graph.Vertex) (schedule.Op, error) {
 		return &execOp{f: f, v: v, op: o.Exec}, nil
 	case *pb.Op_File:
 		return &fileOp{f: f, v: v, op: o.File}, nil
+	case *pb.Op_Merge:
+		return &mergeOp{f: f, v: v, op: o.Merge}, nil
+	case *pb.Op_Diff:
+		return &diffOp{f: f, v: v, op: o.Diff}, nil
+	case *pb.Op_Passthrough:
+		return &passthroughOp{v: v, op: o.Passthrough}, nil
 	default:
 		return nil, &unsupportedError{kind: fmt.Sprintf("%T", o)}
 	}
