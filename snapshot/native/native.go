@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,8 @@ import (
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 	"github.com/openbuildkit/buildkit/snapshot/internal/folder"
@@ -164,11 +167,36 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string) error {
 }
 
 func copyTree(ctx context.Context, dst, src string) error {
-	return fs.CopyDir(dst, src, fs.WithXAttrErrorHandler(func(dst, _, attr string, err error) error {
+	err := fs.CopyDir(dst, src, fs.WithXAttrErrorHandler(func(dst, _, attr string, err error) error {
 		// Attributes of the machine, such as SELinux labels, cannot be copied.
 		log.G(ctx).WithError(err).Debugf("attribute %s of %s is not copied", attr, dst)
 		return nil
 	}))
+	if err != nil {
+		return err
+	}
+	return copyTimes(ctx, dst, src)
+}
+
+// copyTimes gives folders their times: those that were copied have the times of the last file in them.
+func copyTimes(ctx context.Context, dst, src string) error {
+	return filepath.WalkDir(src, func(p string, d iofs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return &os.PathError{Op: "lstat", Path: p, Err: err}
+		}
+		name, err := filepath.Rel(src, p)
+		if err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dst, name), []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
 
 // Commit turns the active snapshot key into the committed one name.

@@ -4,9 +4,11 @@
 package snapshottest
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,6 +29,7 @@ func Run(t *testing.T, name string) {
 		"a tree can be shown while it is active":                 activeTree,
 		"the layer of a snapshot applied to its parent gives it": roundTrip,
 		"the same change has the same bytes":                     deterministic,
+		"what did not change is in no layer":                     unchanged,
 		"a parent is kept as long as something stands on it":     parents,
 		"a snapshot that does not exist is named":                missing,
 		"everything is there after opening again":                reopen,
@@ -200,6 +203,15 @@ func roundTrip(t *testing.T, e *env) {
 		require.Equal(t, e.names(key), e.names(copied))
 		parent = copied
 	}
+}
+
+func unchanged(t *testing.T, e *env) {
+	e.history()
+	e.step("same", "h3", func(string) {})
+	var diff bytes.Buffer
+	require.NoError(t, e.Diff(e.ctx, snapshot.Layer{Snapshot: "same"}, &diff))
+	_, err := tar.NewReader(&diff).Next()
+	require.ErrorIs(t, err, io.EOF)
 }
 
 func deterministic(t *testing.T, e *env) {
