@@ -29,7 +29,6 @@ import (
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot/boltfile"
