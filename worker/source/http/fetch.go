@@ -169,7 +169,9 @@ func (i *instance) save(ctx context.Context, v *version, r io.Reader, want ...di
 // fill writes a file and completes v.
 func (i *instance) fill(w io.Writer, v *version, r io.Reader, want []digest.Digest) error {
 	sum := digest.SHA256.Digester()
-	w = io.MultiWriter(w, sum.Hash())
+	shown := newProgress(i.env.Scope, v.File.Name, v.Size)
+	defer shown.end()
+	w = io.MultiWriter(w, sum.Hash(), shown)
 	var other digest.Digester
 	if c := i.id.Checksum; c != "" && c.Algorithm() != digest.SHA256 {
 		other = c.Algorithm().Digester()

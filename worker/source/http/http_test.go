@@ -109,7 +109,7 @@ func newBench(t *testing.T, w *web, offers ...session.Attachable) *bench {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	sessions := session.NewManager()
-	cfg := Config{Cache: m, Sessions: sessions, Stall: 300 * time.Millisecond}
+	cfg := Config{Cache: m, Sessions: sessions, Stall: time.Minute}
 	if w != nil {
 		cfg.Transport = w.Client().Transport
 	}
@@ -508,6 +508,7 @@ func TestBadServers(t *testing.T) {
 		rw.(nethttp.Flusher).Flush()
 		<-r.Context().Done()
 	}
+	const stall = 300 * time.Millisecond
 	for name, c := range map[string]struct {
 		handle nethttp.HandlerFunc
 		want   string
@@ -521,6 +522,16 @@ func TestBadServers(t *testing.T) {
 			rw.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(rw, "short")
 		}, "unexpected EOF"},
+		"less than it announces in pieces": {func(rw nethttp.ResponseWriter, _ *nethttp.Request) {
+			_, _ = io.WriteString(rw, "short")
+			rw.(nethttp.Flusher).Flush()
+			panic(nethttp.ErrAbortHandler)
+		}, "unexpected EOF"},
+		"less than was compressed": {func(rw nethttp.ResponseWriter, _ *nethttp.Request) {
+			rw.Header().Set("Content-Encoding", "gzip")
+			_, _ = rw.Write([]byte("\x1f\x8b\x08\x00\x00\x00\x00\x00"))
+		}, "unexpected EOF"},
+		"nothing at all":             {func(nethttp.ResponseWriter, *nethttp.Request) { panic(nethttp.ErrAbortHandler) }, "EOF"},
 		"silent before the answer":   {func(_ nethttp.ResponseWriter, r *nethttp.Request) { <-r.Context().Done() }, "the server sent nothing for 300ms"},
 		"silent in the middle":       {hang, "the server sent nothing for 300ms"},
 		"a header that does not end": {func(rw nethttp.ResponseWriter, _ *nethttp.Request) { rw.Header().Set("X", strings.Repeat("x", 2<<20)) }, "headers exceeded"},
@@ -528,6 +539,9 @@ func TestBadServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWeb(t, c.handle)
 			b := newBench(t, w)
+			if strings.HasPrefix(name, "silent") {
+				b.src.cfg.Stall = stall
+			}
 			if tr, ok := b.src.cfg.Transport.(*nethttp.Transport); ok {
 				tr.MaxResponseHeaderBytes = maxHeader
 			}
@@ -549,8 +563,10 @@ func TestBadServers(t *testing.T) {
 }
 
 func TestASlowServerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const stall = 3 * time.Second
 	w := newWeb(t, func(rw nethttp.ResponseWriter, _ *nethttp.Request) {
-		pace := time.NewTicker(100 * time.Millisecond)
+		pace := time.NewTicker(stall / 6)
 		defer pace.Stop()
 		for range 8 { // longer than the stall all in all
 			_, _ = io.WriteString(rw, "x")
@@ -558,7 +574,9 @@ func TestASlowServerIsWaitedFor(t *testing.T) {
 			<-pace.C
 		}
 	})
-	g, err := newBench(t, w).get(w.URL+"/f", nil)
+	b := newBench(t, w)
+	b.src.cfg.Stall = stall
+	g, err := b.get(w.URL+"/f", nil)
 	require.NoError(t, err)
 	require.Equal(t, "xxxxxxxx", g.content)
 }
