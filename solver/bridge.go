@@ -67,6 +67,7 @@ func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.
 		Platform:     b.job.solver.platform(),
 		Capabilities: gwserver.CheckLLB,
 		Source:       judge(ctx, policies),
+		Compat:       b.job.req.Compatibility,
 	})
 	if err != nil {
 		return nil, refusal(err)

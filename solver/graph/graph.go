@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -45,6 +46,9 @@ type Vertex struct {
 	// Session is set if the vertex is a local source without a session of its own, or descends
 	// from one: builds of different sessions must not share it.
 	Session bool
+	// Compat is the version of behaviour that was asked for, if what the vertex yields has another
+	// form since: builds of different versions must not share it. It is 0 for all others.
+	Compat compat.Version
 }
 
 // Source is a part of a file that a vertex was made from.

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -21,6 +22,8 @@ type Opt struct {
 	// Source, if set, returns the source that takes the place of the one of an op, or an error if
 	// there must be none. It returns its argument, unchanged, for a source that stays.
 	Source func(op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error)
+	// Compat is the version of behaviour that is asked for; 0 is the current one.
+	Compat compat.Version
 }
 
 // Load checks def and returns its graph. Errors are the fault of whoever made the definition.
@@ -193,8 +196,11 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 		v.Inputs = append(v.Inputs, e)
 		v.Session = v.Session || e.Vertex.Session
 	}
-	if s := p.op.GetSource(); s != nil && isUnpinnedLocal(s) {
-		v.Session = true
+	if s := p.op.GetSource(); s != nil {
+		v.Session = v.Session || isUnpinnedLocal(s)
+		if hasChanged(s, l.opt.Compat) {
+			v.Compat = l.opt.Compat
+		}
 	}
 	v.Name = meta.GetDescription()["llb.customname"]
 	if v.Name == "" {

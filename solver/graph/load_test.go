@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/solver/graph"
 )
@@ -91,6 +92,23 @@ func TestLoadTellsWhichVerticesBelongToASession(t *testing.T) {
 	g, err = graph.Load(b.result(b.add(run(b.add(pinned), "x"))), opt)
 	require.NoError(t, err)
 	require.False(t, g.Root.Vertex.Session)
+}
+
+func TestLoadTellsWhatHasChangedSinceAVersion(t *testing.T) {
+	for version, want := range map[compat.Version]compat.Version{0: 0, compat.V30: 0, compat.V20: 0, compat.V10: compat.V10} {
+		b := &builder{}
+		top := run(b.add(source("git://h/r")), "x")
+		top.Inputs = append(top.Inputs, b.add(source("docker-image://x")))
+		g, err := graph.Load(b.result(b.add(top)), graph.Opt{Platform: opt.Platform, Compat: version})
+		require.NoError(t, err)
+		for _, v := range g.Vertices {
+			if v.Name == "git://h/r" {
+				require.Equal(t, want, v.Compat)
+			} else {
+				require.Zero(t, v.Compat, v.Name)
+			}
+		}
+	}
 }
 
 func TestLoadOfALongChainIsQuickAndFlat(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -159,4 +160,9 @@ func validatePassthrough(op *pb.PassthroughOp, inputs int) error {
 // isUnpinnedLocal tells whether a source reads the files of whichever client asks.
 func isUnpinnedLocal(s *pb.SourceOp) bool {
 	return strings.HasPrefix(s.Identifier, "local://") && s.Attrs["local.session"] == ""
+}
+
+// hasChanged tells whether what a source yields has another form since a version.
+func hasChanged(s *pb.SourceOp, version compat.Version) bool {
+	return version == compat.V10 && strings.HasPrefix(s.Identifier, pb.SchemeGit)
 }

@@ -32,7 +32,7 @@ func (o *sourceOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.I
 	if err != nil {
 		return nil, err
 	}
-	inst, err := src.Instance(ident, source.Env{Sessions: env, Scope: env.Scope, Blobs: env.Blobs, Memo: memoOf(env)})
+	inst, err := src.Instance(ident, source.Env{Sessions: env, Scope: env.Scope, Blobs: env.Blobs, Memo: memoOf(env), Compat: o.v.Compat})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -97,9 +98,9 @@ func (j *Job) join(g *graph.Graph) (Edge, []*node, error) {
 	return j.adopt(g, made, fresh)
 }
 
-// variant is empty for a vertex that, with all its ancestors, uses the cache.
+// variant is empty for a vertex that, with all its ancestors, uses the cache and is of no version.
 func variant(v *graph.Vertex, known map[*graph.Vertex]digest.Digest) digest.Digest {
-	plain := !v.IgnoreCache
+	plain := !v.IgnoreCache && v.Compat == 0
 	for _, in := range v.Inputs {
 		plain = plain && known[in.Vertex] == ""
 	}
@@ -109,6 +110,9 @@ func variant(v *graph.Vertex, known map[*graph.Vertex]digest.Digest) digest.Dige
 	h := digest.Canonical.Digester()
 	if v.IgnoreCache {
 		_, _ = h.Hash().Write([]byte("ignore"))
+	}
+	if v.Compat != 0 {
+		_, _ = fmt.Fprintf(h.Hash(), "version %d", v.Compat)
 	}
 	for _, in := range v.Inputs {
 		_, _ = h.Hash().Write([]byte{0})

@@ -11,8 +11,8 @@ import (
 )
 
 // nodeID tells which vertices are one. Besides the digest it has what the digest leaves out and
-// sharing must respect: which of the vertex and its ancestors ignore the cache, and the session
-// whose files it reads.
+// sharing must respect: which of the vertex and its ancestors ignore the cache or are of an
+// older version, and the session whose files it reads.
 type nodeID struct {
 	digest  digest.Digest
 	variant digest.Digest

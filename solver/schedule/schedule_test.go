@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -151,7 +152,7 @@ func (o *fakeOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.Ide
 	}
 	id := &schedule.Identity{Unstored: o.sp.unstored}
 	if o.sp.source {
-		does += "=" + o.sp.value()
+		does += "=" + o.sp.value() + version(o.v)
 	}
 	id.Keys = []digest.Digest{digest.FromString(does)}
 	for range o.v.Inputs {
@@ -169,6 +170,14 @@ func (o *fakeOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.Ide
 	return id, nil
 }
 
+// version is empty for the current one.
+func version(v *graph.Vertex) string {
+	if v.Compat == 0 {
+		return ""
+	}
+	return fmt.Sprintf("@%d", v.Compat)
+}
+
 func (w *world) check(r schedule.Result) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -184,7 +193,7 @@ func (o *fakeOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 		v = o.sp.does
 	}
 	if o.sp.source {
-		v = o.sp.value()
+		v = o.sp.value() + version(o.v)
 	}
 	for _, in := range inputs {
 		if err := o.w.check(in); err != nil {
@@ -338,6 +347,30 @@ func TestIgnoredVertexRunsAndItsUsersMatchByContentOnly(t *testing.T) {
 	run.Vertex.IgnoreCache = false
 	w.mustBuild(g)
 	require.Equal(t, 2, w.ran("after"))
+}
+
+func TestJobsOfDifferentVersionsShareNothingThatHasChanged(t *testing.T) {
+	w := newWorld(t, &spec{name: "repo", source: true, value: fixed("v")}, &spec{name: "image", source: true, value: fixed("i")}, &spec{name: "run"})
+	build := func(version compat.Version) (string, func()) {
+		c := &chart{}
+		repo := c.add("repo")
+		repo.Vertex.Compat = version
+		j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+		out, err := w.buildIn(j, c.graph(c.add("run", repo, c.add("image"))))
+		require.NoError(t, err)
+		return out, j.Close
+	}
+	for range 2 {
+		now, closeNow := build(0)
+		old, closeOld := build(compat.V10)
+		require.Equal(t, "run(v)(i)", now)
+		require.Equal(t, "run(v@10)(i)", old)
+		closeNow()
+		closeOld()
+	}
+	require.Equal(t, 2, w.ran("repo"))
+	require.Equal(t, 2, w.ran("run"))
+	require.Equal(t, 1, w.ran("image"))
 }
 
 func TestVerticesThatDoTheSameRunOnce(t *testing.T) {

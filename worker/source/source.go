@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
@@ -49,6 +50,9 @@ type Env struct {
 	Blobs *blob.Sources
 	// Memo remembers what names stood for when the build first asked; nil remembers nothing.
 	Memo *Memo
+	// Compat is the version of behaviour that was asked for, if the source has another since; 0
+	// is the current one.
+	Compat compat.Version
 }
 
 // Instance is a source in one build. Its methods are called one after the other. What Resolve

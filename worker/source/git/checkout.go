@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
@@ -39,6 +40,9 @@ func (i *instance) fill(ctx context.Context, repo *repository, dir string) (err 
 		err = repo.bundle(ctx, i.found, filepath.Join(dir, bundleName))
 	default:
 		err = i.files(ctx, repo, dir)
+	}
+	if err == nil && i.env.Compat == compat.V10 {
+		err = loosen(dir)
 	}
 	if err != nil || i.id.MTime != MTimeCommit {
 		return err
@@ -75,6 +79,24 @@ func (i *instance) files(ctx context.Context, repo *repository, dir string) erro
 	_, err = repo.with("GIT_INDEX_FILE="+filepath.Join(index, "index"), "GIT_WORK_TREE="+dir).
 		run(ctx, runOpt{dir: dir}, "read-tree", "--reset", "-u", tree)
 	return err
+}
+
+// loosen gives files that nobody runs the mode that they had in the first version.
+func loosen(dir string) error {
+	const loose, run = 0o666, 0o111
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			if d != nil && d.IsDir() && path == filepath.Join(dir, ".git") {
+				return fs.SkipDir
+			}
+			return err
+		}
+		st, err := d.Info()
+		if err != nil || st.Mode()&run != 0 {
+			return err
+		}
+		return os.Chmod(path, loose)
+	})
 }
 
 // SubdirError says that a commit does not have the directory that is wanted.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
@@ -80,6 +81,36 @@ func TestModesAndLinks(t *testing.T) {
 	require.Equal(t, fs.FileMode(0o755), tr.modes["run"])
 	require.Equal(t, fs.ModeDir|0o755, tr.modes["sub"])
 	require.Equal(t, fs.ModeSymlink, tr.modes["link"].Type())
+}
+
+func TestTheFirstVersionLetsEverybodyWrite(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRepo(t, root, "r")
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "run"), []byte("#!"), 0o755))
+	require.NoError(t, os.Symlink("top.txt", filepath.Join(r.dir, "link")))
+	r.commit("two")
+	s := serve(t, root)
+	b := newBench(t)
+	for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}} {
+		now := b.instance(s.url("r"), "", a, nil)
+		old := b.instance(s.url("r"), "", a, nil)
+		old.env.Compat = compat.V10
+		after, err := b.take(now)
+		require.NoError(t, err)
+		before, err := b.take(old)
+		require.NoError(t, err)
+		require.NotEqual(t, after.key.Value, before.key.Value)
+		require.Equal(t, after.files["top.txt"], before.files["top.txt"])
+		for name, mode := range after.modes {
+			want := mode
+			if mode == 0o644 && !strings.HasPrefix(name, ".git/") {
+				want = 0o666
+			}
+			require.Equal(t, want, before.modes[name], name)
+		}
+		require.Equal(t, fs.FileMode(0o666), before.modes["sub/in.txt"])
+	}
 }
 
 func TestSubdirs(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/worker/source"
@@ -73,6 +74,9 @@ func (i *instance) key() string {
 	}
 	if id.MTime == MTimeCommit {
 		k += "(mtime=commit)"
+	}
+	if i.env.Compat == compat.V10 {
+		k += "(0666)"
 	}
 	if id.Bundle {
 		k += "(bundle " + r.object() + " " + r.ref + ")"
