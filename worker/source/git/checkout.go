@@ -63,7 +63,8 @@ func (i *instance) files(ctx context.Context, repo *repository, dir string) erro
 			return err
 		}
 	}
-	if err := repo.checkSubdir(ctx, i.found.commit, i.id.Subdir, modules); err != nil {
+	attributed, err := repo.checkSubdir(ctx, i.found.commit, i.id.Subdir, modules)
+	if err != nil {
 		return err
 	}
 	if i.id.keepDir() || modules {
@@ -75,10 +76,30 @@ func (i *instance) files(ctx context.Context, repo *repository, dir string) erro
 		return err
 	}
 	defer os.RemoveAll(index)
-	tree := i.found.commit + ":" + i.id.Subdir
-	_, err = repo.with("GIT_INDEX_FILE="+filepath.Join(index, "index"), "GIT_WORK_TREE="+dir).
-		run(ctx, runOpt{dir: dir}, "read-tree", "--reset", "-u", tree)
+	c := repo.with("GIT_INDEX_FILE=" + filepath.Join(index, "index"))
+	if attributed {
+		return c.part(ctx, dir, i.found.commit, i.id.Subdir)
+	}
+	_, err = c.with("GIT_WORK_TREE="+dir).
+		run(ctx, runOpt{dir: dir}, "read-tree", "--reset", "-u", i.found.commit+":"+i.id.Subdir)
 	return err
+}
+
+// part checks a directory out as a part of its commit, which says with attributes what files of it
+// are like.
+func (c command) part(ctx context.Context, dir, commit, subdir string) error {
+	work, err := os.MkdirTemp(dir, "checkout-")
+	if err != nil {
+		return err
+	}
+	c = c.with("GIT_WORK_TREE=" + work)
+	if _, err := c.run(ctx, runOpt{dir: work}, "read-tree", commit); err != nil {
+		return err
+	}
+	if _, err := c.run(ctx, runOpt{dir: work}, "checkout", "--quiet", "--", subdir); err != nil {
+		return err
+	}
+	return lift(dir, work, subdir)
 }
 
 // loosen gives files that nobody runs the mode that they had in the first version.
@@ -114,30 +135,37 @@ func (e *SubdirError) Error() string {
 	return fmt.Sprintf("invalid subdir %s: failed to lstat %q: statat %s: no such file or directory", e.Subdir, e.Subdir, e.Subdir)
 }
 
+// attributesName is the name of the files that say how files of their directory, and of those
+// below, are checked out.
+const attributesName = ".gitattributes"
+
 // checkSubdir makes sure that every part of a path is a directory of the commit: a link could lead
-// anywhere. What is in a submodule is looked at when it is there.
-func (r *repository) checkSubdir(ctx context.Context, commit, subdir string, modules bool) error {
+// anywhere. What is in a submodule is looked at when it is there. It tells whether there are
+// attributes above.
+func (r *repository) checkSubdir(ctx context.Context, commit, subdir string, modules bool) (attributed bool, err error) {
 	if subdir == "" {
-		return nil
+		return false, nil
 	}
 	at := ""
 	for part := range strings.SplitSeq(subdir, "/") {
+		attributes := path.Join(at, attributesName)
 		at = path.Join(at, part)
-		out, err := r.run(ctx, runOpt{}, "ls-tree", "-z", "--full-tree", commit, "--", at)
+		out, err := r.run(ctx, runOpt{}, "ls-tree", "-z", "--full-tree", commit, "--", at, attributes)
 		if err != nil {
-			return err
+			return false, err
 		}
+		attributed = attributed || entryKind(out, attributes) != ""
 		switch kind := entryKind(out, at); {
 		case kind == "tree":
 		case kind == "":
-			return &SubdirError{Subdir: subdir}
+			return false, &SubdirError{Subdir: subdir}
 		case kind == "commit" && modules:
-			return nil
+			return attributed, nil
 		default:
-			return &SubdirError{Subdir: subdir, Part: at}
+			return false, &SubdirError{Subdir: subdir, Part: at}
 		}
 	}
-	return nil
+	return attributed, nil
 }
 
 // entryKind returns the type of an entry in the output of ls-tree, empty if it is not there.

@@ -4,7 +4,6 @@ package git
 
 import (
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,12 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/openbuildkit/buildkit/api/compat"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	sshsession "github.com/openbuildkit/buildkit/session/ssh"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
 
@@ -69,78 +67,39 @@ func TestRefs(t *testing.T) {
 	require.ErrorContains(t, err, "commit can not be found in the repository")
 }
 
-func TestModesAndLinks(t *testing.T) {
+// A bare repository is one to servers. That it is on the daemon's machine opens it to nobody: a
+// client may not read what the daemon may.
+func TestBareRepositoriesAreReadFromServersOnly(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	r := newRepo(t, root, "r")
-	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "run"), []byte("#!"), 0o755))
-	require.NoError(t, os.Symlink("/etc/passwd", filepath.Join(r.dir, "link")))
-	r.commit("two")
-	tr := newBench(t).must(serve(t, root).url("r"), "", nil)
-	require.Equal(t, fs.FileMode(0o644), tr.modes["top.txt"])
-	require.Equal(t, fs.FileMode(0o755), tr.modes["run"])
-	require.Equal(t, fs.ModeDir|0o755, tr.modes["sub"])
-	require.Equal(t, fs.ModeSymlink, tr.modes["link"].Type())
-}
-
-func TestTheFirstVersionLetsEverybodyWrite(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
-	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "run"), []byte("#!"), 0o755))
-	require.NoError(t, os.Symlink("top.txt", filepath.Join(r.dir, "link")))
-	r.commit("two")
-	s := serve(t, root)
-	b := newBench(t)
-	for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}} {
-		now := b.instance(s.url("r"), "", a, nil)
-		old := b.instance(s.url("r"), "", a, nil)
-		old.env.Compat = compat.V10
-		after, err := b.take(now)
-		require.NoError(t, err)
-		before, err := b.take(old)
-		require.NoError(t, err)
-		require.NotEqual(t, after.key.Value, before.key.Value)
-		require.Equal(t, after.files["top.txt"], before.files["top.txt"])
-		for name, mode := range after.modes {
-			want := mode
-			if mode == 0o644 && !strings.HasPrefix(name, ".git/") {
-				want = 0o666
-			}
-			require.Equal(t, want, before.modes[name], name)
-		}
-		require.Equal(t, fs.FileMode(0o666), before.modes["sub/in.txt"])
-	}
-}
-
-func TestSubdirs(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
-	r.write("sub/deep/er.txt", "er")
-	require.NoError(t, os.Symlink("sub", filepath.Join(r.dir, "link")))
-	require.NoError(t, os.Symlink("/", filepath.Join(r.dir, "sub/root")))
-	r.commit("two")
-	s := serve(t, root)
-	b := newBench(t)
-	for _, dir := range []string{"sub/deep", "/sub//deep/", "./sub/./deep"} {
-		tr := b.must(s.url("r"), r.head()+":"+dir, nil)
-		require.Equal(t, map[string]string{"er.txt": "er"}, tr.files, dir)
-		require.Contains(t, tr.key.Value, ":sub/deep ")
-	}
-	for dir, want := range map[string]string{
-		"nodir":        `invalid subdir nodir: failed to lstat "nodir": statat nodir: no such file or directory`,
-		"link":         `git subpath "link" contains non-directory "link"`,
-		"link/deep":    `git subpath "link/deep" contains non-directory "link"`,
-		"sub/root/etc": `git subpath "sub/root/etc" contains non-directory "sub/root"`,
-		"top.txt":      `git subpath "top.txt" contains non-directory "top.txt"`,
-		"-c/--exec=id": `invalid subdir -c/--exec=id: failed to lstat "-c/--exec=id": statat -c/--exec=id: no such file or directory`,
-		":(glob)**":    `invalid subdir :(glob)**: failed to lstat ":(glob)**": statat :(glob)**: no such file or directory`,
+	r.git("tag", "-a", "-m", "note", "v1")
+	bare := filepath.Join(root, "bare.git")
+	r.git("clone", "-q", "--bare", r.dir, bare)
+	mine, file := newKey(t)
+	p, err := sshsession.NewProvider([]sshsession.AgentConfig{{Paths: []string{file}}})
+	require.NoError(t, err)
+	b := newBench(t, p)
+	for _, u := range []string{
+		serve(t, root).URL + "/bare.git", "git://" + gitDaemon(t, root) + "/bare.git", "ssh://git@" + serveSSH(t, mine.PublicKey()).addr + bare,
 	} {
-		_, err := b.fetch(s.url("r"), r.head()+":"+dir, nil)
-		require.EqualError(t, err, want, dir)
+		a := attrs{}
+		if strings.HasPrefix(u, "ssh") {
+			a[pb.AttrGitMountSSHSock] = "default"
+		}
+		for _, ref := range []string{"", "v1", r.head()} {
+			tr := b.must(u, ref, a)
+			require.Equal(t, r.head(), tr.key.Pin, u)
+			require.Equal(t, "in\n", tr.files["sub/in.txt"], u)
+		}
 	}
-	b.shared() // no failure has cost the repository
+	for _, u := range []string{"file://" + bare, "file:" + bare, "file://localhost" + bare, "FILE://" + bare, bare, "local:://" + bare} {
+		_, err := b.parse(u, "", nil)
+		if err == nil {
+			_, err = b.fetch(u, "", nil)
+		}
+		require.Error(t, err, u)
+	}
 }
 
 func TestWhatParseRefuses(t *testing.T) {
@@ -363,156 +322,6 @@ func TestSHA256Repositories(t *testing.T) {
 	require.Equal(t, "top\n", tr.files["top.txt"])
 	tr = b.must(s.url("r"), r.head(), attrs{pb.AttrGitKeepDir: "true"})
 	require.Equal(t, r.head()+"\n", tr.files[".git/HEAD"])
-}
-
-func TestTimes(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
-	require.NoError(t, os.Symlink("nowhere", filepath.Join(r.dir, "link")))
-	r.commit("two")
-	s := serve(t, root)
-	b := newBench(t)
-	start := time.Now().Add(-time.Second)
-	tr := b.must(s.url("r"), "", attrs{pb.AttrGitMTime: "commit"})
-	for name, info := range tr.info {
-		require.Equal(t, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), info.ModTime().UTC(), name)
-	}
-	require.Contains(t, tr.key.Value, "(mtime=commit)")
-	tr = b.must(s.url("r"), "", nil)
-	require.True(t, tr.info["top.txt"].ModTime().After(start))
-}
-
-func TestTheGitDirectoryIsKept(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	r := newRepo(t, root, "r")
-	r.git("tag", "-a", "-m", "note", "v1")
-	s := serve(t, root)
-	b := newBench(t)
-	u := strings.Replace(s.url("r"), "http://", "http://user:secret@", 1)
-	tr := b.must(u, "v1", attrs{pb.AttrGitKeepDir: "true"})
-	require.Equal(t, r.head()+"\n", tr.files[".git/HEAD"])
-	require.Contains(t, tr.files[".git/config"], "url = "+s.url("r"))
-	for name, content := range tr.files {
-		require.NotContains(t, content, "secret", name)
-	}
-	require.Equal(t, r.git("rev-parse", "v1")+"\n", tr.files[".git/refs/tags/v1"])
-	require.Empty(t, tr.files[".git/logs/HEAD"])
-	require.NotContains(t, tr.files, ".git/FETCH_HEAD")
-	plain := b.must(u, "v1", nil)
-	require.NotEqual(t, plain.key.Value, tr.key.Value)
-	part := b.must(u, "v1:sub", attrs{pb.AttrGitKeepDir: "true"})
-	require.Equal(t, map[string]string{"in.txt": "in\n"}, part.files, "a directory has no repository")
-
-	out := t.TempDir()
-	for name, content := range tr.files {
-		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(out, name)), 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(out, name), []byte(content), 0o644))
-	}
-	clone := &repo{t, out}
-	require.NoError(t, os.MkdirAll(filepath.Join(out, ".git/refs/heads"), 0o755))
-	require.Equal(t, "v1", clone.git("describe"))
-	require.Equal(t, "1", clone.git("rev-list", "--count", "HEAD"))
-	require.Empty(t, clone.git("status", "--porcelain"))
-}
-
-func TestSubmodules(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	inner := newRepo(t, root, "inner")
-	inner.write("inner.txt", "inner")
-	inner.commit("two")
-	middle := newRepo(t, root, "middle")
-	s := serve(t, root)
-	middle.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", s.url("inner"), "in")
-	middle.commit("with inner")
-	r := newRepo(t, root, "r")
-	r.git("submodule", "add", "-q", s.url("middle"), "mods/middle")
-	r.git("config", "-f", ".gitmodules", "submodule.mods/middle.url", "../../middle/.git")
-	r.commit("with middle")
-	b := newBench(t)
-	tr := b.must(s.url("r"), "", nil)
-	require.Equal(t, "inner", tr.files["mods/middle/in/inner.txt"])
-	for name := range tr.info {
-		require.NotEqual(t, ".git", filepath.Base(name))
-	}
-	require.Equal(t, "inner", b.must(s.url("r"), ":mods/middle/in", nil).files["inner.txt"])
-	tr = b.must(s.url("r"), "", attrs{pb.AttrGitSkipSubmodules: "true"})
-	require.NotContains(t, tr.files, "mods/middle/top.txt")
-	require.Contains(t, tr.info, "mods/middle")
-	tr = b.must(s.url("r"), "", attrs{pb.AttrGitKeepDir: "true"})
-	require.Contains(t, tr.info, ".git")
-	require.Equal(t, "inner", tr.files["mods/middle/in/inner.txt"])
-}
-
-func TestSubmodulesOfOddTransportsAreRefused(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	s := serve(t, root)
-	b := newBench(t)
-	mark := filepath.Join(t.TempDir(), "ran")
-	for name, u := range map[string]string{
-		"file": "file://" + root + "/r/.git", "path": root + "/r/.git", "ext": "ext::sh -c 'touch " + mark + "'",
-		"fd": "fd::7", "transport": "transport::address", "bundle": root + "/b.bundle", "git-file": "git+file://" + root + "/r/.git",
-		"option": "--upload-pack=touch " + mark, "ssh": "ssh://-oProxyCommand=touch " + mark + "/x",
-	} {
-		r := newRepo(t, root, name)
-		r.write(".gitmodules", "[submodule \"m\"]\n\tpath = m\n\turl = "+u+"\n\tupdate = !touch "+mark+"\n")
-		r.git("update-index", "--add", "--cacheinfo", "160000,"+r.head()+",m")
-		r.git("add", ".gitmodules")
-		r.git("commit", "-q", "-m", "evil")
-		_, err := b.fetch(s.url(name), r.head(), nil)
-		require.Error(t, err, name)
-		require.NoFileExists(t, mark, name)
-		var failed *RemoteError
-		require.ErrorAs(t, err, &failed, "the repository itself is good")
-	}
-}
-
-// Everything by which a repository can make git run something, at once.
-func TestNothingOfARepositoryIsRun(t *testing.T) {
-	root := t.TempDir()
-	mark := filepath.Join(t.TempDir(), "ran")
-	r := newRepo(t, root, "r")
-	r.write(".gitattributes", "* filter=evil diff=evil merge=evil\n")
-	r.write(".git-hooks/post-checkout", "#!/bin/sh\ntouch "+mark+"\n")
-	r.write(".gitconfig", "[core]\n\tfsmonitor = touch "+mark+"\n[filter \"evil\"]\n\tsmudge = touch "+mark+"\n")
-	r.write(".lfsconfig", "[lfs]\n\turl = file:///\n")
-	// A folder that git takes for a repository, with settings of its own.
-	for name, content := range map[string]string{
-		"HEAD": "ref: refs/heads/main\n", "refs/x": "", "objects/x": "",
-		"config": "[core]\n\trepositoryformatversion = 0\n\tworktree = .\n\tfsmonitor = touch " + mark + "\n\tsshCommand = touch " + mark + "\n\thooksPath = .git-hooks\n",
-	} {
-		r.write(name, content)
-		r.write("bare/"+name, content)
-	}
-	r.write("bare/top.txt", "top\n")
-	r.commit("evil")
-	s := serve(t, root)
-	t.Setenv("GIT_CONFIG_COUNT", "1")
-	t.Setenv("GIT_CONFIG_KEY_0", "filter.evil.smudge")
-	t.Setenv("GIT_CONFIG_VALUE_0", "touch "+mark)
-	t.Setenv("GIT_SSH_COMMAND", "touch "+mark)
-	t.Setenv("GIT_DIR", root)
-	b := newBench(t)
-	inner := newRepo(t, root, "inner")
-	for _, modules := range []bool{false, true} {
-		if modules {
-			r.git("submodule", "add", "-q", "--force", s.url(filepath.Base(inner.dir)), "bare/m")
-			r.commit("with a module")
-		}
-		for _, ref := range []string{"", ":bare"} {
-			for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}, {pb.AttrGitMTime: "commit"}, {pb.AttrGitCheckoutBundle: "true"}} {
-				if a[pb.AttrGitCheckoutBundle] != "" && ref != "" {
-					continue
-				}
-				tr := b.must(s.url("r"), ref, a)
-				require.True(t, tr.files["top.txt"] == "top\n" || tr.files["bundle"] != "")
-			}
-		}
-	}
-	require.NoFileExists(t, mark)
 }
 
 func TestBuildsShareARepository(t *testing.T) {

@@ -230,3 +230,72 @@ func TestSubmodulesStayInTheirPlace(t *testing.T) {
 		require.Empty(t, left, name)
 	}
 }
+
+func TestSubmodulesOfOddTransportsAreRefused(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := serve(t, root)
+	b := newBench(t)
+	mark := filepath.Join(t.TempDir(), "ran")
+	for name, u := range map[string]string{
+		"file": "file://" + root + "/r/.git", "path": root + "/r/.git", "ext": "ext::sh -c 'touch " + mark + "'",
+		"fd": "fd::7", "transport": "transport::address", "bundle": root + "/b.bundle", "git-file": "git+file://" + root + "/r/.git",
+		"option": "--upload-pack=touch " + mark, "ssh": "ssh://-oProxyCommand=touch " + mark + "/x",
+	} {
+		r := newRepo(t, root, name)
+		r.write(".gitmodules", "[submodule \"m\"]\n\tpath = m\n\turl = "+u+"\n\tupdate = !touch "+mark+"\n")
+		r.git("update-index", "--add", "--cacheinfo", "160000,"+r.head()+",m")
+		r.git("add", ".gitmodules")
+		r.git("commit", "-q", "-m", "evil")
+		_, err := b.fetch(s.url(name), r.head(), nil)
+		require.Error(t, err, name)
+		require.NoFileExists(t, mark, name)
+		var failed *RemoteError
+		require.ErrorAs(t, err, &failed, "the repository itself is good")
+	}
+}
+
+// Everything by which a repository can make git run something, at once.
+func TestNothingOfARepositoryIsRun(t *testing.T) {
+	root := t.TempDir()
+	mark := filepath.Join(t.TempDir(), "ran")
+	r := newRepo(t, root, "r")
+	r.write(".gitattributes", "* filter=evil diff=evil merge=evil\n")
+	r.write(".git-hooks/post-checkout", "#!/bin/sh\ntouch "+mark+"\n")
+	r.write(".gitconfig", "[core]\n\tfsmonitor = touch "+mark+"\n[filter \"evil\"]\n\tsmudge = touch "+mark+"\n")
+	r.write(".lfsconfig", "[lfs]\n\turl = file:///\n")
+	// A folder that git takes for a repository, with settings of its own.
+	for name, content := range map[string]string{
+		"HEAD": "ref: refs/heads/main\n", "refs/x": "", "objects/x": "",
+		"config": "[core]\n\trepositoryformatversion = 0\n\tworktree = .\n\tfsmonitor = touch " + mark + "\n\tsshCommand = touch " + mark + "\n\thooksPath = .git-hooks\n",
+	} {
+		r.write(name, content)
+		r.write("bare/"+name, content)
+	}
+	r.write("bare/top.txt", "top\n")
+	r.commit("evil")
+	s := serve(t, root)
+	t.Setenv("GIT_CONFIG_COUNT", "1")
+	t.Setenv("GIT_CONFIG_KEY_0", "filter.evil.smudge")
+	t.Setenv("GIT_CONFIG_VALUE_0", "touch "+mark)
+	t.Setenv("GIT_SSH_COMMAND", "touch "+mark)
+	t.Setenv("GIT_DIR", root)
+	b := newBench(t)
+	inner := newRepo(t, root, "inner")
+	for _, modules := range []bool{false, true} {
+		if modules {
+			r.git("submodule", "add", "-q", "--force", s.url(filepath.Base(inner.dir)), "bare/m")
+			r.commit("with a module")
+		}
+		for _, ref := range []string{"", ":bare"} {
+			for _, a := range []attrs{nil, {pb.AttrGitKeepDir: "true"}, {pb.AttrGitMTime: "commit"}, {pb.AttrGitCheckoutBundle: "true"}} {
+				if a[pb.AttrGitCheckoutBundle] != "" && ref != "" {
+					continue
+				}
+				tr := b.must(s.url("r"), ref, a)
+				require.True(t, tr.files["top.txt"] == "top\n" || tr.files["bundle"] != "")
+			}
+		}
+	}
+	require.NoFileExists(t, mark)
+}
