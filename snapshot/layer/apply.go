@@ -5,6 +5,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,23 +41,28 @@ func (e *EntryError) Unwrap() error { return e.Err }
 // upper folder. An entry that cannot be made is an *EntryError. What has been unpacked until then
 // stays.
 func Apply(ctx context.Context, root string, r io.Reader) (int64, error) {
-	return apply(ctx, root, r, nil)
+	return apply(ctx, root, r, &applier{})
 }
 
-// apply is Apply, or ApplyDetached with what is different there.
-func apply(ctx context.Context, root string, r io.Reader, detached *detachedUpper) (int64, error) {
+// Unpack is Apply for an archive that is no layer: names that stand for removals there are names
+// like others, and the root keeps its owner, mode and time. change, if not nil, may change what an
+// entry says of itself before it is made.
+func Unpack(ctx context.Context, root string, r io.Reader, change func(*tar.Header)) (int64, error) {
+	return apply(ctx, root, r, &applier{ordinary: true, change: change})
+}
+
+// apply unpacks with an applier that knows what is different from Apply.
+func apply(ctx context.Context, root string, r io.Reader, a *applier) (int64, error) {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: root, Err: err}
 	}
-	a := &applier{
-		tree:    tree{root: rootFD, dir: -1},
-		copyBuf: make([]byte, 128<<10),
-		seed:    maphash.MakeSeed(),
-		written: map[uint64]struct{}{},
-		alone:   detached,
-	}
-	if detached != nil {
+	a.ctx = ctx
+	a.tree = tree{root: rootFD, dir: -1}
+	a.copyBuf = make([]byte, 128<<10)
+	a.seed = maphash.MakeSeed()
+	a.written = map[uint64]struct{}{}
+	if detached := a.alone; detached != nil {
 		a.plain = true
 		a.made = func(dir string) { detached.implied[dir] = false }
 	}
@@ -73,16 +79,33 @@ func apply(ctx context.Context, root string, r io.Reader, detached *detachedUppe
 		if err != nil {
 			return a.size, fmt.Errorf("read layer archive: %w", err)
 		}
+		if a.change != nil {
+			a.change(hdr)
+		}
 		if err := a.entry(hdr, tr); err != nil {
 			return a.size, &EntryError{hdr.Name, err}
+		}
+		if len(a.dirTimes) >= maxDirTimes {
+			if err := a.setDirTimes(); err != nil {
+				return a.size, err
+			}
+			a.dirTimes = nil
 		}
 	}
 }
 
+// maxDirTimes is how many times of folders are remembered. With more, those of the first ones are set
+// before the end, so that what is made in them later changes them.
+const maxDirTimes = 1 << 20
+
 type applier struct {
 	tree
+	ctx     context.Context //nolint:containedctx // of the one archive
 	copyBuf []byte
 	size    int64
+	// ordinary tells that the archive is no layer; change changes headers.
+	ordinary bool
+	change   func(*tar.Header)
 	// dirTimes are set at the end: files made in a folder change its time.
 	dirTimes []dirTime
 	// written has the hash of every path of this layer, for opaque folders.
@@ -105,7 +128,10 @@ func (a *applier) entry(hdr *tar.Header, content io.Reader) error {
 	}
 	name := clean(hdr.Name)
 	dir, base := path.Split(name)
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	switch {
+	case a.ordinary:
+		return a.ordinaryEntry(hdr, content, name)
+	case strings.HasPrefix(base, whiteoutPrefix):
 		return a.whiteout(clean(dir), base)
 	}
 	for p := name; p != "."; p = path.Dir(p) {
@@ -132,6 +158,19 @@ func (a *applier) entry(hdr *tar.Header, content io.Reader) error {
 		return err
 	}
 	return nil
+}
+
+// ordinaryEntry makes an entry of an archive that is no layer.
+func (a *applier) ordinaryEntry(hdr *tar.Header, content io.Reader, name string) error {
+	if name == "." {
+		return nil
+	}
+	dir, base := path.Split(name)
+	parent, err := a.parent(clean(dir))
+	if err != nil {
+		return err
+	}
+	return a.make(parent, name, base, hdr, content)
 }
 
 // clean returns the name as a relative path within the root, "." for the root itself.
@@ -234,7 +273,10 @@ func (a *applier) file(parent int, base string, hdr *tar.Header, content io.Read
 	}
 	f := os.NewFile(uintptr(fd), base)
 	defer f.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{content}, a.copyBuf)
+	if err := requireRoom(fd, hdr.Size); err != nil {
+		return err
+	}
+	n, err := a.fill(f, content, sparse(hdr))
 	a.size += n
 	if err != nil {
 		return err
@@ -243,6 +285,67 @@ func (a *applier) file(parent int, base string, hdr *tar.Header, content io.Read
 		return err
 	}
 	return setTime(parent, base, hdr.ModTime)
+}
+
+// manyBytes is from which size on the room for a file is looked at before it is written.
+const manyBytes = 64 << 20
+
+// requireRoom fails at once for a file that there is no room for: a header is quickly written that
+// has a disk filled, with zeros at worst.
+func requireRoom(fd int, size int64) error {
+	if size < manyBytes {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return fmt.Errorf("look for room: %w", err)
+	}
+	if uint64(size)/uint64(st.Bsize) >= st.Bavail {
+		return fmt.Errorf("a file of %d bytes: %w", size, unix.ENOSPC)
+	}
+	return nil
+}
+
+// fill writes the contents of a file, and leaves the holes of one that is sparse.
+func (a *applier) fill(f *os.File, content io.Reader, holes bool) (size int64, err error) {
+	for err == nil {
+		if a.ctx.Err() != nil {
+			return size, context.Cause(a.ctx)
+		}
+		n := 0
+		for n < len(a.copyBuf) && err == nil {
+			var m int
+			m, err = content.Read(a.copyBuf[n:])
+			n += m
+		}
+		part := a.copyBuf[:n]
+		if holes && isZero(part) {
+			size += int64(n)
+			continue
+		}
+		w, werr := f.WriteAt(part, size)
+		if size += int64(w); werr != nil {
+			return size, werr
+		}
+	}
+	switch {
+	case !errors.Is(err, io.EOF):
+		return size, err
+	case holes:
+		return size, f.Truncate(size)
+	}
+	return size, nil
+}
+
+func isZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeros))
+		if !bytes.Equal(b[:n], zeros[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 func (a *applier) link(parent int, base, target string) error {

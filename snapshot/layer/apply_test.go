@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -272,4 +273,27 @@ func FuzzApply(f *testing.F) {
 		require.NoError(t, err)
 		require.EqualValues(t, 1, st.Sys().(*syscall.Stat_t).Nlink)
 	})
+}
+
+func TestApplyLeavesHolesAndNeedsRoom(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(dir+"/vast", []byte("a"), 0o600))
+	for _, format := range []string{"gnu", "pax"} {
+		archive := func(size int64) *bytes.Buffer {
+			require.NoError(t, os.Truncate(dir+"/vast", size))
+			data, err := exec.CommandContext(t.Context(), "tar", "--sparse", "--format="+format, "--directory="+dir, "--create", "vast").Output()
+			require.NoError(t, err)
+			return bytes.NewBuffer(data)
+		}
+		root, _ := sandbox(t)
+		size, err := Apply(t.Context(), root, archive(100<<20))
+		require.NoError(t, err)
+		require.EqualValues(t, 100<<20, size)
+		var st unix.Stat_t
+		require.NoError(t, unix.Stat(root+"/vast", &st))
+		require.EqualValues(t, 100<<20, st.Size)
+		require.Less(t, st.Blocks*512, int64(1<<20))
+		_, err = Apply(t.Context(), root, archive(1<<42))
+		require.ErrorIs(t, err, syscall.ENOSPC)
+	}
 }

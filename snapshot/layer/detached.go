@@ -42,7 +42,7 @@ type Detached struct {
 // of Apply, and ErrNeedsParent.
 func ApplyDetached(ctx context.Context, dir string, r io.Reader, xattrs XattrPrefix) (*Detached, error) {
 	u := &detachedUpper{xattrs: xattrs, implied: map[string]bool{}, marked: map[string]bool{}}
-	size, err := apply(ctx, dir, r, u)
+	size, err := apply(ctx, dir, r, &applier{alone: u})
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,10 @@ func (c *copier) entry(from, to *place, rel string, d depth, inc, exc patternmat
 	if c.ctx.Err() != nil {
 		return false, context.Cause(c.ctx)
 	}
+	// Each level of directories is held open. Deeper ones have no path that a program could give.
+	if len(from.path) >= unix.PathMax || len(to.path) >= unix.PathMax {
+		return false, fmt.Errorf("copy %.100s...: %w", from.path, unix.ENAMETOOLONG)
+	}
 	kept = d == top && (c.include == nil || !from.isDir())
 	if d == below {
 		if kept, inc, exc, err = c.wanted(rel, inc, exc); err != nil {

@@ -12,9 +12,10 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/containerd/containerd/v2/pkg/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"golang.org/x/sys/unix"
+
+	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/snapshot/layer"
 )
 
 // unpack extracts a source that is an archive into the destination, and tells whether it was one.
@@ -38,10 +39,23 @@ func (c *copier) unpack(from *place) (bool, error) {
 		return true, err
 	}
 	defer dir.Close()
-	if err := c.extract(procPath(dir), r); err != nil {
+	if err := c.extract(procPath(dir), cancelled{c.ctx, r}); err != nil {
 		return true, unpackError(from, err)
 	}
 	return true, nil
+}
+
+// cancelled ends reading when a context ends: little that is compressed can be a lot to read.
+type cancelled struct {
+	ctx context.Context //nolint:containedctx // of the one archive
+	io.Reader
+}
+
+func (r cancelled) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(p)
 }
 
 func unpackError(from *place, err error) error {
@@ -74,18 +88,18 @@ func (c *copier) isArchive(from *place) (bool, error) {
 // extract writes an archive out below a folder of the host. Names and links that point outside
 // stay inside.
 func (c *copier) extract(dir string, r io.Reader) error {
-	_, err := archive.Apply(c.ctx, dir, r,
-		// Names that mark deletions in layers are names like others here.
-		archive.WithConvertWhiteout(func(*tar.Header, string) (bool, error) { return true, nil }),
-		archive.WithFilter(func(h *tar.Header) (bool, error) {
-			if c.owner != nil {
-				h.Uid, h.Gid = int(c.owner.UID), int(c.owner.GID)
-			}
-			if c.a.Timestamp >= 0 {
-				h.ModTime = time.Unix(0, c.a.Timestamp)
-			}
-			return true, nil
-		}))
+	_, err := layer.Unpack(c.ctx, dir, r, func(h *tar.Header) {
+		if c.owner != nil {
+			h.Uid, h.Gid = int(c.owner.UID), int(c.owner.GID)
+		}
+		if c.a.Timestamp >= 0 {
+			h.ModTime = time.Unix(0, c.a.Timestamp)
+		}
+	})
+	var entry *layer.EntryError
+	if errors.As(err, &entry) {
+		return fmt.Errorf("%s: %w", entry.Name, entry.Err)
+	}
 	if err != nil {
 		return err
 	}
@@ -107,7 +121,7 @@ func decompress(ctx context.Context, in io.Reader) (io.ReadCloser, error) {
 		return unxz(ctx, buf)
 	}
 	// It knows gzip and zstd by their own marks and passes anything else on.
-	return compression.DecompressStream(buf)
+	return blob.NewDecompressor(buf)
 }
 
 // unxz runs xz, with its memory bounded: there is no maintained library to do it.
