@@ -119,11 +119,6 @@ func (b *bridge) BuildOpts() gateway.BuildOpts {
 // Inputs returns the definitions given to the frontend.
 func (b *bridge) Inputs(context.Context) (map[string]*pb.Definition, error) { return b.inputs, nil }
 
-// NewContainer is not offered yet: the capability is not advertised.
-func (b *bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
-	return nil, status.New(codes.Unimplemented, "containers of frontends are not supported")
-}
-
 // Warn tells the listeners of the build of a warning.
 func (b *bridge) Warn(_ context.Context, dgst digest.Digest, msg string, opt gateway.WarnOpt) error {
 	event.NewScope(b.job.feed, dgst).Warn(event.Warning{

@@ -42,6 +42,8 @@ type job struct {
 	ctx    context.Context //nolint:containedctx // ends with the job; its calls have contexts of their own
 	cancel context.CancelCauseFunc
 
+	containers containers
+
 	memo     source.Memo
 	trace    [16]byte
 	mu       sync.Mutex
@@ -209,7 +211,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 }
 
 // produce returns the result of the definition, the frontend or the client's own frontend.
-func (j *job) produce(ctx context.Context) (*gateway.Result, error) {
+func (j *job) produce(ctx context.Context) (_ *gateway.Result, err error) {
+	// What a frontend leaves running serves nobody any more.
+	defer func() { err = errors.Join(err, j.containers.close()) }()
 	b := &bridge{job: j, opts: j.req.FrontendOpt, inputs: j.req.FrontendInputs}
 	if j.req.Definition != nil || j.req.Frontend != "" {
 		return b.Solve(ctx, gateway.SolveRequest{

@@ -10,6 +10,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/solver/op"
 	"github.com/openbuildkit/buildkit/solver/schedule"
+	"github.com/openbuildkit/buildkit/worker/browse"
 )
 
 // reference is an output of a graph in the hands of a frontend. It is lazy: nothing is done for
@@ -36,29 +37,21 @@ func (r *reference) use(ctx context.Context, fn func(*cache.Ref) error) error {
 	return r.job.sched.Use(ctx, []schedule.Edge{r.edge}, func(res []schedule.Result) error { return fn(op.Ref(res[0])) })
 }
 
+func (r *reference) browser(ctx context.Context) browser {
+	return func(fn func(*browse.Tree) error) error { return r.browse(ctx, fn) }
+}
+
 // ReadFile returns a file or a part of it.
-func (r *reference) ReadFile(ctx context.Context, req gateway.ReadRequest) (data []byte, err error) {
-	err = r.browse(ctx, func(root string) (err error) {
-		data, err = readFile(root, req)
-		return err
-	})
-	return data, err
+func (r *reference) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]byte, error) {
+	return r.browser(ctx).readFile(req)
 }
 
 // ReadDir lists a directory.
-func (r *reference) ReadDir(ctx context.Context, req gateway.ReadDirRequest) (entries []*fstypes.Stat, err error) {
-	err = r.browse(ctx, func(root string) (err error) {
-		entries, err = readDir(root, req)
-		return err
-	})
-	return entries, err
+func (r *reference) ReadDir(ctx context.Context, req gateway.ReadDirRequest) ([]*fstypes.Stat, error) {
+	return r.browser(ctx).readDir(req)
 }
 
 // StatFile describes a path.
-func (r *reference) StatFile(ctx context.Context, path string) (st *fstypes.Stat, err error) {
-	err = r.browse(ctx, func(root string) (err error) {
-		st, err = statFile(root, path)
-		return err
-	})
-	return st, err
+func (r *reference) StatFile(ctx context.Context, path string) (*fstypes.Stat, error) {
+	return r.browser(ctx).statFile(path)
 }

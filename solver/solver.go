@@ -48,6 +48,7 @@ type Config struct {
 // Solver runs builds. Methods may be called concurrently.
 type Solver struct {
 	cfg       Config
+	ops       *op.Factory
 	scheduler *schedule.Scheduler
 
 	mu       sync.Mutex
@@ -62,6 +63,7 @@ func New(cfg Config) *Solver {
 	ops := op.NewFactory(cfg.Worker, cfg.Sessions, cfg.LogLimits)
 	return &Solver{
 		cfg:       cfg,
+		ops:       ops,
 		scheduler: schedule.New(cfg.Keys, ops.New, ops.Load),
 		jobs:      map[string]*job{},
 		changed:   make(chan struct{}),

@@ -70,6 +70,8 @@ type Process struct {
 	Signal <-chan syscall.Signal
 	// ValidExitCodes replace {0} if set.
 	ValidExitCodes []int32
+	// Security is that of a process of Exec; an init has the one of its container.
+	Security pb.SecurityMode
 }
 
 // WindowSize is the size of a terminal in characters.

@@ -5,14 +5,22 @@ import (
 	"io"
 	"syscall"
 
+	fstypes "github.com/tonistiigi/fsutil/types"
+
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
 // Container is a sandbox of a frontend. The first process started in it is its init; when that
 // ends, so do the others.
 type Container interface {
-	// Start starts a process and returns once it runs.
+	// Start starts a process and returns once it runs. It is killed when ctx ends. The streams are
+	// the process's from then on, also if it does not start: they are closed at its end.
 	Start(ctx context.Context, req StartRequest) (Process, error)
+	// ReadFile, ReadDir and StatFile read the tree of a mount as it is now, as those of a Reference
+	// do. The index of the mount is that in the request; only trees and cache mounts can be read.
+	ReadFile(ctx context.Context, mount int, req ReadRequest) ([]byte, error)
+	ReadDir(ctx context.Context, mount int, req ReadDirRequest) ([]*fstypes.Stat, error)
+	StatFile(ctx context.Context, mount int, path string) (*fstypes.Stat, error)
 	// Release ends all processes and discards the container's file trees.
 	Release(ctx context.Context) error
 }
@@ -44,6 +52,7 @@ type Mount struct {
 	Ref       Reference
 	Readonly  bool
 	MountType pb.MountType
+	TmpfsOpt  *pb.TmpfsOpt
 	CacheOpt  *pb.CacheOpt
 	SecretOpt *pb.SecretOpt
 	SSHOpt    *pb.SSHOpt

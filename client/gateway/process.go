@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/moby/sys/signal"
+	fstypes "github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
@@ -63,6 +64,7 @@ func encodeMount(m Mount) (*pb.Mount, error) {
 		ResultID:  m.ResultID,
 		Readonly:  m.Readonly,
 		MountType: m.MountType,
+		TmpfsOpt:  m.TmpfsOpt,
 		CacheOpt:  m.CacheOpt,
 		SecretOpt: m.SecretOpt,
 		SSHOpt:    m.SSHOpt,
@@ -89,27 +91,58 @@ func (c *container) Release(ctx context.Context) error {
 	return err
 }
 
-// Start implements Container. The process is killed when ctx ends.
-func (c *container) Start(ctx context.Context, req StartRequest) (Process, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	stream, err := c.bridge.ExecProcess(ctx)
+// ReadFile implements Container.
+func (c *container) ReadFile(ctx context.Context, mount int, req ReadRequest) ([]byte, error) {
+	msg := encodeRead(c.id, req)
+	msg.MountIndex = int32(mount)
+	resp, err := c.bridge.ReadFileContainer(ctx, msg)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
+	return resp.GetData(), nil
+}
+
+// ReadDir implements Container.
+func (c *container) ReadDir(ctx context.Context, mount int, req ReadDirRequest) ([]*fstypes.Stat, error) {
+	resp, err := c.bridge.ReadDirContainer(ctx, &gatewaypb.ReadDirRequest{
+		Ref: c.id, DirPath: req.Path, IncludePattern: req.IncludePattern, MountIndex: int32(mount),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp.GetEntries(), nil
+}
+
+// StatFile implements Container.
+func (c *container) StatFile(ctx context.Context, mount int, path string) (*fstypes.Stat, error) {
+	resp, err := c.bridge.StatFileContainer(ctx, &gatewaypb.StatFileRequest{Ref: c.id, Path: path, MountIndex: int32(mount)})
+	if err != nil {
+		return nil, err
+	}
+	return resp.GetStat(), nil
+}
+
+// Start implements Container. The process is killed when ctx ends.
+func (c *container) Start(ctx context.Context, req StartRequest) (Process, error) {
 	p := &process{
 		id:      newID(),
-		stream:  stream,
+		input:   req.Stdin,
 		outputs: map[uint32]io.WriteCloser{},
 		started: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	init := p.message()
-	init.Input = &gatewaypb.ExecMessage_Init{Init: c.initMessage(req)}
 	p.setOutput(fdStdout, req.Stdout)
 	p.setOutput(fdStderr, req.Stderr)
-	if err := p.send(init); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var err error
+	if p.stream, err = c.bridge.ExecProcess(ctx); err == nil {
+		init := p.message()
+		init.Input = &gatewaypb.ExecMessage_Init{Init: c.initMessage(req)}
+		err = p.send(init)
+	}
+	if err != nil {
 		cancel()
+		p.closeStreams()
 		return nil, err
 	}
 	go func() {
@@ -119,8 +152,13 @@ func (c *container) Start(ctx context.Context, req StartRequest) (Process, error
 	select {
 	case <-p.started:
 	case <-p.done:
-		if p.err != nil {
-			return nil, p.err
+		select {
+		case <-p.started:
+			// It has run, and ended at once.
+		default:
+			if p.err != nil {
+				return nil, p.err
+			}
 		}
 	}
 	if req.Stdin != nil {
@@ -160,6 +198,7 @@ type process struct {
 	id     string
 	sendMu sync.Mutex
 	stream grpc.BidiStreamingClient[gatewaypb.ExecMessage, gatewaypb.ExecMessage]
+	input  io.ReadCloser // may be nil
 	// outputs belong to the goroutine that receives.
 	outputs map[uint32]io.WriteCloser
 	started chan struct{}
@@ -190,11 +229,7 @@ func (p *process) send(msg *gatewaypb.ExecMessage) error {
 // receive handles messages until the process is done or the stream ends.
 func (p *process) receive() {
 	defer close(p.done)
-	defer func() {
-		for _, w := range p.outputs {
-			w.Close()
-		}
-	}()
+	defer p.closeStreams()
 	running, exited := false, false
 	for {
 		msg, err := p.stream.Recv()
@@ -220,6 +255,15 @@ func (p *process) receive() {
 		case *gatewaypb.ExecMessage_Done:
 			return
 		}
+	}
+}
+
+func (p *process) closeStreams() {
+	for _, w := range p.outputs {
+		w.Close()
+	}
+	if p.input != nil {
+		p.input.Close()
 	}
 }
 
@@ -255,7 +299,6 @@ func exitError(msg *gatewaypb.ExitMessage) error {
 }
 
 func (p *process) sendInput(r io.ReadCloser) {
-	defer r.Close()
 	buf := make([]byte, chunkSize)
 	for {
 		n, err := r.Read(buf)

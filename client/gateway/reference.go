@@ -43,15 +43,19 @@ func (r *reference) Evaluate(ctx context.Context) error {
 }
 
 func (r *reference) ReadFile(ctx context.Context, req ReadRequest) ([]byte, error) {
-	msg := &gatewaypb.ReadFileRequest{Ref: r.id, FilePath: req.Filename}
-	if req.Range != nil {
-		msg.Range = &gatewaypb.FileRange{Offset: req.Range.Offset, Length: req.Range.Length}
-	}
-	resp, err := r.conn.bridge.ReadFile(ctx, msg)
+	resp, err := r.conn.bridge.ReadFile(ctx, encodeRead(r.id, req))
 	if err != nil {
 		return nil, err
 	}
 	return resp.GetData(), nil
+}
+
+func encodeRead(id string, req ReadRequest) *gatewaypb.ReadFileRequest {
+	msg := &gatewaypb.ReadFileRequest{Ref: id, FilePath: req.Filename}
+	if req.Range != nil {
+		msg.Range = &gatewaypb.FileRange{Offset: req.Range.Offset, Length: req.Range.Length}
+	}
+	return msg
 }
 
 func (r *reference) ReadDir(ctx context.Context, req ReadDirRequest) ([]*fstypes.Stat, error) {

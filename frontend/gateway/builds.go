@@ -222,3 +222,42 @@ func (b *Builds) ResolveImageConfig(ctx context.Context, req *gatewaypb.ResolveI
 func (b *Builds) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
 	return route(ctx, b, req, (*Server).ResolveSourceMeta)
 }
+
+// ReadFileContainer implements the gateway API.
+func (b *Builds) ReadFileContainer(ctx context.Context, req *gatewaypb.ReadFileRequest) (*gatewaypb.ReadFileResponse, error) {
+	return route(ctx, b, req, (*Server).ReadFileContainer)
+}
+
+// ReadDirContainer implements the gateway API.
+func (b *Builds) ReadDirContainer(ctx context.Context, req *gatewaypb.ReadDirRequest) (*gatewaypb.ReadDirResponse, error) {
+	return route(ctx, b, req, (*Server).ReadDirContainer)
+}
+
+// StatFileContainer implements the gateway API.
+func (b *Builds) StatFileContainer(ctx context.Context, req *gatewaypb.StatFileRequest) (*gatewaypb.StatFileResponse, error) {
+	return route(ctx, b, req, (*Server).StatFileContainer)
+}
+
+// NewContainer implements the gateway API.
+func (b *Builds) NewContainer(ctx context.Context, req *gatewaypb.NewContainerRequest) (*gatewaypb.NewContainerResponse, error) {
+	return route(ctx, b, req, (*Server).NewContainer)
+}
+
+// ReleaseContainer implements the gateway API.
+func (b *Builds) ReleaseContainer(ctx context.Context, req *gatewaypb.ReleaseContainerRequest) (*gatewaypb.ReleaseContainerResponse, error) {
+	return route(ctx, b, req, (*Server).ReleaseContainer)
+}
+
+// ExecProcess implements the gateway API.
+func (b *Builds) ExecProcess(stream gatewaypb.LLBBridge_ExecProcessServer) error {
+	build, err := b.find(stream.Context())
+	if err != nil {
+		return err
+	}
+	srv, ctx, done, err := build.begin(stream.Context())
+	if err != nil {
+		return err
+	}
+	defer done()
+	return srv.exec(ctx, stream)
+}

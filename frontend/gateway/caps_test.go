@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -70,7 +71,40 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 			return err
 		}
 	}
+	container := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
+		_, err := c.NewContainer(ctx, &gatewaypb.NewContainerRequest{
+			ContainerID: "c", Mounts: []*pb.Mount{{Dest: "/"}}, ExtraHosts: []*pb.HostIP{{Host: "h", IP: "1.2.3.4"}},
+		})
+		return err
+	}
+	exec := func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+		if err := container(ctx, c, ref); err != nil {
+			return err
+		}
+		stream, err := c.ExecProcess(ctx)
+		if err != nil {
+			return err
+		}
+		init := command("sleep")
+		init.Secretenv = []*pb.SecretEnv{{ID: "id", Name: "NAME"}}
+		err = errors.Join(stream.Send(process("p", init)), stream.Send(process("p", &gatewaypb.SignalMessage{Name: "TERM"})))
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	}
 	works := map[string]call{
+		gatewaypb.CapGatewayExec:           exec,
+		gatewaypb.CapGatewayExecExtraHosts: container,
+		gatewaypb.CapGatewayExecSecretEnv:  exec,
+		gatewaypb.CapGatewayExecSignals:    exec,
+		gatewaypb.CapGatewayExecFilesystem: func(ctx context.Context, c gatewaypb.LLBBridgeClient, ref string) error {
+			if err := container(ctx, c, ref); err != nil {
+				return err
+			}
+			_, err := c.ReadFileContainer(ctx, &gatewaypb.ReadFileRequest{Ref: "c", FilePath: "/f"})
+			return err
+		},
 		gatewaypb.CapSolveBase:               solve(&gatewaypb.SolveRequest{}),
 		gatewaypb.CapSolveInlineReturn:       solve(&gatewaypb.SolveRequest{Final: true}),
 		gatewaypb.CapGatewaySolveMetadata:    solve(&gatewaypb.SolveRequest{AllowResultReturn: true}),
@@ -122,26 +156,7 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 			}}
 		}),
 	}
-	container := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
-		_, err := c.NewContainer(ctx, &gatewaypb.NewContainerRequest{})
-		return err
-	}
-	exec := func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
-		stream, err := c.ExecProcess(ctx)
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		return err
-	}
 	missing := map[string]call{
-		gatewaypb.CapGatewayExec:           container,
-		gatewaypb.CapGatewayExecExtraHosts: container,
-		gatewaypb.CapGatewayExecSecretEnv:  exec,
-		gatewaypb.CapGatewayExecSignals:    exec,
-		gatewaypb.CapGatewayExecFilesystem: func(ctx context.Context, c gatewaypb.LLBBridgeClient, _ string) error {
-			_, err := c.ReadFileContainer(ctx, &gatewaypb.ReadFileRequest{})
-			return err
-		},
 		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
 			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
 		}),
@@ -157,6 +172,7 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		t.Helper()
 		bridge := solved(&client.Result{Ref: &fakeRef{file: "a"}})
 		bridge.meta = &client.SourceMeta{Image: &client.ImageMeta{}}
+		bridge.container = func(client.NewContainerRequest) (client.Container, error) { return newFakeContainer(programs), nil }
 		c := serve(t, gateway.NewServer(bridge))
 		resp, err := c.Solve(t.Context(), &gatewaypb.SolveRequest{})
 		require.NoError(t, err)

@@ -27,6 +27,8 @@ type fakeBridge struct {
 	client.Client
 	solve func(context.Context, client.SolveRequest) (*client.Result, error)
 	meta  *client.SourceMeta
+	// container, which may be nil, makes containers.
+	container func(client.NewContainerRequest) (client.Container, error)
 
 	mu       sync.Mutex
 	resolved *pb.SourceOp
@@ -47,6 +49,10 @@ func (b *fakeBridge) ResolveSourceMeta(_ context.Context, op *pb.SourceOp, opt c
 		meta.Op = op
 	}
 	return &meta, nil
+}
+
+func (b *fakeBridge) NewContainer(_ context.Context, req client.NewContainerRequest) (client.Container, error) {
+	return b.container(req)
 }
 
 func (b *fakeBridge) BuildOpts() client.BuildOpts {

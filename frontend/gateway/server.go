@@ -19,25 +19,27 @@ import (
 	"github.com/openbuildkit/buildkit/frontend"
 )
 
-// Server serves the gateway API of one build. Its methods may be called concurrently. The calls
-// of containers are not served.
+// Server serves the gateway API of one build. Its methods may be called concurrently.
 type Server struct {
 	gatewaypb.UnimplementedLLBBridgeServer
 	bridge frontend.Bridge
 
-	mu       sync.Mutex
-	refs     map[string]client.Reference // never nil ones
-	result   *client.Result
-	err      error
-	returned chan struct{} // closed when result or err is set
+	mu   sync.Mutex
+	refs map[string]client.Reference // never nil ones
+	// containers by the ids that the frontend chose; nil while one is being made.
+	containers map[string]*heldContainer
+	result     *client.Result
+	err        error
+	returned   chan struct{} // closed when result or err is set
 }
 
 // NewServer returns a Server over bridge.
 func NewServer(bridge frontend.Bridge) *Server {
 	return &Server{
-		bridge:   bridge,
-		refs:     map[string]client.Reference{},
-		returned: make(chan struct{}),
+		bridge:     bridge,
+		refs:       map[string]client.Reference{},
+		containers: map[string]*heldContainer{},
+		returned:   make(chan struct{}),
 	}
 }
 

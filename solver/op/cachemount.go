@@ -8,7 +8,6 @@ import (
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
 // cacheMountValue is the key under which records of cache mounts are searched, and the second one
@@ -64,16 +63,16 @@ func newCacheMounts(c *cache.Manager) *cacheMounts {
 
 // acquire returns the tree of a spec, waiting for its turn where the sharing mode says so. While
 // it waits, a status of the vertex tells.
-func (c *cacheMounts) acquire(ctx context.Context, spec cacheMountSpec, env *schedule.Env) (*cacheMountUse, error) {
+func (c *cacheMounts) acquire(ctx context.Context, spec cacheMountSpec, user mountUser) (*cacheMountUse, error) {
 	if spec.sharing == pb.CacheSharingOpt_PRIVATE {
-		return c.private(ctx, spec, env)
+		return c.private(ctx, spec, user)
 	}
-	life, err := c.enter(ctx, spec, env)
+	life, err := c.enter(ctx, spec, user)
 	if err != nil {
 		return nil, err
 	}
 	if life.tree == nil {
-		tree, err := c.open(ctx, spec, env)
+		tree, err := c.open(ctx, spec, user)
 		if err != nil {
 			_ = c.exit(spec.key(), life)
 			return nil, err
@@ -86,7 +85,7 @@ func (c *cacheMounts) acquire(ctx context.Context, spec cacheMountSpec, env *sch
 
 // enter waits until the key may be used as spec says, and counts the user. The caller is alone
 // until it calls opened.
-func (c *cacheMounts) enter(ctx context.Context, spec cacheMountSpec, env *schedule.Env) (*cacheMountLife, error) {
+func (c *cacheMounts) enter(ctx context.Context, spec cacheMountSpec, user mountUser) (*cacheMountLife, error) {
 	locked := spec.sharing == pb.CacheSharingOpt_LOCKED
 	var done func(error) error
 	for {
@@ -111,7 +110,7 @@ func (c *cacheMounts) enter(ctx context.Context, spec cacheMountSpec, env *sched
 		opening := life.opening && !life.locked && !locked
 		c.mu.Unlock()
 		if done == nil && !opening {
-			done = env.Scope.Step(fmt.Sprintf("waiting for cache mount %s", spec.id))
+			done = user.scope.Step(fmt.Sprintf("waiting for cache mount %s", spec.id))
 		}
 		select {
 		case <-turn:
@@ -167,8 +166,8 @@ func (c *cacheMounts) exit(key string, life *cacheMountLife) error {
 }
 
 // private returns a tree that nobody else has, an unused one if there is any.
-func (c *cacheMounts) private(ctx context.Context, spec cacheMountSpec, env *schedule.Env) (*cacheMountUse, error) {
-	tree, err := c.open(ctx, spec, env)
+func (c *cacheMounts) private(ctx context.Context, spec cacheMountSpec, user mountUser) (*cacheMountUse, error) {
+	tree, err := c.open(ctx, spec, user)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +175,7 @@ func (c *cacheMounts) private(ctx context.Context, spec cacheMountSpec, env *sch
 }
 
 // open opens an unused tree of the key, made if there is none.
-func (c *cacheMounts) open(ctx context.Context, spec cacheMountSpec, env *schedule.Env) (*cache.MutableRef, error) {
+func (c *cacheMounts) open(ctx context.Context, spec cacheMountSpec, user mountUser) (*cache.MutableRef, error) {
 	for _, id := range c.cache.Search(cacheMountValue, spec.key()) {
 		tree, err := c.cache.GetMutable(ctx, id)
 		switch {
@@ -187,7 +186,7 @@ func (c *cacheMounts) open(ctx context.Context, spec cacheMountSpec, env *schedu
 			return nil, fmt.Errorf("open cache mount %s: %w", spec.id, err)
 		}
 	}
-	tree, err := c.cache.New(ctx, spec.parent, env.Access(), cache.NewOpt{
+	tree, err := c.cache.New(ctx, spec.parent, user.access, cache.NewOpt{
 		Description: cache.Description{Type: cache.CacheMount, Text: spec.describe},
 		Retain:      true,
 	})

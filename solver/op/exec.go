@@ -13,7 +13,9 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/checksum"
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/secrets"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
@@ -156,7 +158,7 @@ func (f *Factory) checksumError(r schedule.Result, err error) error {
 
 // Run runs the process.
 func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.Result) (_ []schedule.Result, err error) {
-	ms := &execMounts{f: o.f, v: o.v, op: o.op, env: env, inputs: inputs}
+	ms := o.mounts(env, inputs)
 	defer func() {
 		if rerr := ms.release(); err == nil {
 			err = rerr
@@ -165,7 +167,7 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 	if err := ms.prepare(ctx); err != nil {
 		return nil, err
 	}
-	secretEnv, err := o.secretEnv(ctx, env)
+	secretEnv, err := o.f.secretEnv(ctx, env, o.op.Secretenv)
 	if err != nil {
 		return nil, err
 	}
@@ -195,11 +197,23 @@ func (o *execOp) explain(err error) error {
 	return err
 }
 
-func (o *execOp) container(ms *execMounts) worker.Container {
+func (o *execOp) mounts(env *schedule.Env, inputs []schedule.Result) *mounts {
+	refs := make([]*cache.Ref, len(inputs))
+	for i, in := range inputs {
+		refs[i] = Ref(in)
+	}
+	return &mounts{
+		f: o.f, want: o.op.Mounts, inputs: refs, user: userOf(env), cwd: o.op.Meta.Cwd, fresh: o.v.IgnoreCache,
+		// The command itself, whatever a frontend calls the step.
+		what: "exec " + strings.Join(o.op.Meta.Args, " "),
+	}
+}
+
+func (o *execOp) container(ms *mounts) worker.Container {
 	m := o.op.Meta
 	c := worker.Container{
 		Root:                 ms.root,
-		Mounts:               ms.mounts,
+		Mounts:               ms.others,
 		ReadonlyRoot:         ms.readonlyRoot,
 		Hostname:             m.Hostname,
 		ExtraHosts:           m.ExtraHosts,
@@ -261,16 +275,16 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 
 // secretEnv reads the secrets that are given as variables. An optional one that is missing is an
 // empty variable.
-func (o *execOp) secretEnv(ctx context.Context, env *schedule.Env) ([]string, error) {
+func (f *Factory) secretEnv(ctx context.Context, sessions session.Group, wanted []*pb.SecretEnv) ([]string, error) {
 	var out []string
-	for _, s := range o.op.Secretenv {
+	for _, s := range wanted {
 		if s == nil || s.Name == "" {
 			return nil, errors.New("secret environment variable without a name")
 		}
 		if s.ID == "" {
 			return nil, fmt.Errorf("secret ID missing for %q environment variable", s.Name)
 		}
-		data, err := secrets.Get(ctx, o.f.sessions, env, s.ID)
+		data, err := secrets.Get(ctx, f.sessions, sessions, s.ID)
 		if err != nil {
 			if !s.Optional || !isSecretMissing(err) {
 				return nil, &schedule.RequesterError{Err: err}

@@ -154,7 +154,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, p worker.Process) error {
 	if err := makeCwd(ct.bundle.root, ct.bundle.all, spec.Cwd(p), u); err != nil {
 		return err
 	}
-	s, err := spec.Process(r.host, ct.spec, p, u)
+	container := ct.spec
+	container.Security = p.Security
+	s, err := spec.Process(r.host, container, p, u)
 	if err != nil {
 		return err
 	}

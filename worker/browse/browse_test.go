@@ -1,4 +1,4 @@
-package solver
+package browse_test
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/worker/browse"
 )
 
 func TestReadFile(t *testing.T) {
@@ -18,27 +18,30 @@ func TestReadFile(t *testing.T) {
 	require.NoError(t, os.Symlink("/dir/../file", filepath.Join(root, "link")))
 	require.NoError(t, os.Symlink("../../etc/passwd", filepath.Join(root, "out")))
 	require.NoError(t, unix.Mkfifo(filepath.Join(root, "fifo"), 0o644))
+	tree, err := browse.Open(root, "")
+	require.NoError(t, err)
+	defer tree.Close()
 	for _, tc := range []struct {
 		name   string
 		file   string
-		within *gateway.FileRange
+		within *browse.Range
 		want   string
 		err    string
 	}{
 		{name: "a file", file: "file", want: "0123456789"},
 		{name: "an absolute path", file: "/file", want: "0123456789"},
 		{name: "a link leads on inside the tree", file: "link", want: "0123456789"},
-		{name: "a range", file: "file", within: &gateway.FileRange{Offset: 2, Length: 3}, want: "234"},
-		{name: "a range beyond the end", file: "file", within: &gateway.FileRange{Offset: 8, Length: 5}, want: "89"},
-		{name: "a range behind the end", file: "file", within: &gateway.FileRange{Offset: 20, Length: 5}},
-		{name: "a negative range", file: "file", within: &gateway.FileRange{Offset: -1}, err: "read file: invalid range -1+0"},
+		{name: "a range", file: "file", within: &browse.Range{Offset: 2, Length: 3}, want: "234"},
+		{name: "a range beyond the end", file: "file", within: &browse.Range{Offset: 8, Length: 5}, want: "89"},
+		{name: "a range behind the end", file: "file", within: &browse.Range{Offset: 20, Length: 5}},
+		{name: "a negative range", file: "file", within: &browse.Range{Offset: -1}, err: "read file: invalid range -1+0"},
 		{name: "nothing", file: "nosuch", err: "open nosuch: no such file or directory"},
 		{name: "a link that leaves the tree", file: "out", err: "open out: no such file or directory"},
 		{name: "a directory", file: "dir", err: "read dir: is a directory"},
 		{name: "a pipe", file: "fifo", err: "read fifo: not a regular file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			data, err := readFile(root, gateway.ReadRequest{Filename: tc.file, Range: tc.within})
+			data, err := tree.ReadFile(tc.file, tc.within)
 			if tc.err != "" {
 				require.EqualError(t, err, tc.err)
 				return

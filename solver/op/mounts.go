@@ -9,28 +9,37 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/secrets"
 	"github.com/openbuildkit/buildkit/session/ssh"
 	"github.com/openbuildkit/buildkit/snapshot"
-	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker"
 )
 
-// execMounts are the mounts of one exec op while it runs: prepared, then committed, then released.
-type execMounts struct {
-	f      *Factory
-	v      *graph.Vertex
-	op     *pb.ExecOp
-	env    *schedule.Env
-	inputs []schedule.Result
+// mounts are those of one container while it exists: prepared, committed if they are of an exec op
+// that succeeded, then released.
+type mounts struct {
+	f    *Factory
+	want []*pb.Mount
+	// inputs are the trees that Input of a mount counts, nil for the empty one.
+	inputs []*cache.Ref
+	user   mountUser
+	// what is what the container is for, as disk usage shows it; cwd is where relative destinations
+	// begin.
+	what, cwd string
+	// fresh empties cache mounts that nobody uses.
+	fresh bool
+	// wrap, which may be nil, is called with the tree of the mount at an index and returns what is
+	// mounted instead.
+	wrap func(i int, tree snapshot.Mountable) snapshot.Mountable
 
 	root         worker.Mount
 	readonlyRoot bool
-	mounts       []worker.Mount
+	others       []worker.Mount
 
 	// trees are committed as outputs, by output index; kept are inputs that are outputs as well.
 	trees map[int]*cache.MutableRef
@@ -39,22 +48,37 @@ type execMounts struct {
 	undo []func() error
 }
 
+// mountUser is what mounts use of who asks for them.
+type mountUser struct {
+	sessions session.Group
+	access   cache.Access
+	scope    event.Scope
+}
+
+// userOf returns what mounts use of those who wait for a vertex.
+func userOf(env *schedule.Env) mountUser {
+	return mountUser{sessions: env, access: env.Access(), scope: env.Scope}
+}
+
 // prepare makes every mount. Cache mounts come first, in order of their ids, so that two ops that
 // lock the same ones can't wait for each other.
-func (ms *execMounts) prepare(ctx context.Context) error {
+func (ms *mounts) prepare(ctx context.Context) error {
 	ms.trees, ms.kept = map[int]*cache.MutableRef{}, map[int]*cache.Ref{}
 	caches, err := ms.acquireCaches(ctx)
 	if err != nil {
 		return err
 	}
 	byDest := map[string]worker.Mount{}
-	for i, m := range ms.op.Mounts {
+	for i, m := range ms.want {
 		wm, skip, err := ms.mount(ctx, i, m, caches)
 		if err != nil {
 			return err
 		}
 		if skip {
 			continue
+		}
+		if t := m.MountType; ms.wrap != nil && (t == pb.MountType_BIND || t == pb.MountType_CACHE) {
+			wm.Source = ms.wrap(i, wm.Source)
 		}
 		if m.Dest == "/" {
 			ms.root = wm
@@ -63,32 +87,32 @@ func (ms *execMounts) prepare(ctx context.Context) error {
 		byDest[wm.Dest] = wm
 	}
 	for _, wm := range byDest {
-		ms.mounts = append(ms.mounts, wm)
+		ms.others = append(ms.others, wm)
 	}
-	slices.SortFunc(ms.mounts, func(a, b worker.Mount) int { return strings.Compare(a.Dest, b.Dest) })
+	slices.SortFunc(ms.others, func(a, b worker.Mount) int { return strings.Compare(a.Dest, b.Dest) })
 	return nil
 }
 
 // input returns the tree that a mount shows, nil for the empty one.
-func (ms *execMounts) input(m *pb.Mount) (*cache.Ref, error) {
+func (ms *mounts) input(m *pb.Mount) (*cache.Ref, error) {
 	if m.Input < 0 {
 		return nil, nil
 	}
 	if m.Input >= int64(len(ms.inputs)) {
 		return nil, fmt.Errorf("missing input %d", m.Input)
 	}
-	return Ref(ms.inputs[m.Input]), nil
+	return ms.inputs[m.Input], nil
 }
 
-func (ms *execMounts) dest(m *pb.Mount) string {
+func (ms *mounts) dest(m *pb.Mount) string {
 	if path.IsAbs(m.Dest) {
 		return path.Clean(m.Dest)
 	}
-	return path.Join("/", ms.op.Meta.Cwd, m.Dest)
+	return path.Join("/", ms.cwd, m.Dest)
 }
 
 // mount makes one mount. skip is true for an optional one that is not to be had.
-func (ms *execMounts) mount(ctx context.Context, i int, m *pb.Mount, caches map[int]*cache.MutableRef) (wm worker.Mount, skip bool, err error) {
+func (ms *mounts) mount(ctx context.Context, i int, m *pb.Mount, caches map[int]*cache.MutableRef) (wm worker.Mount, skip bool, err error) {
 	wm = worker.Mount{Dest: ms.dest(m), Selector: m.Selector, Readonly: m.Readonly}
 	if m.Dest == "/" {
 		wm.Dest = "/"
@@ -113,7 +137,7 @@ func (ms *execMounts) mount(ctx context.Context, i int, m *pb.Mount, caches map[
 	return wm, err == nil && wm.Source == nil, err
 }
 
-func (ms *execMounts) bind(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
+func (ms *mounts) bind(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
 	in, err := ms.input(m)
 	if err != nil {
 		return nil, err
@@ -122,7 +146,7 @@ func (ms *execMounts) bind(ctx context.Context, m *pb.Mount) (snapshot.Mountable
 	if m.Output >= 0 {
 		if m.Readonly && !root && in != nil {
 			ms.kept[int(m.Output)] = in.Clone()
-			return in.Mount(ctx, true, ms.env.Access())
+			return in.Mount(ctx, true, ms.user.access)
 		}
 		tree, err := ms.newTree(ctx, in)
 		if err != nil {
@@ -136,10 +160,10 @@ func (ms *execMounts) bind(ctx context.Context, m *pb.Mount) (snapshot.Mountable
 		// The mount points that other mounts need are made in a private view.
 		ms.readonlyRoot = true
 	case m.Readonly && in != nil:
-		return in.Mount(ctx, true, ms.env.Access())
+		return in.Mount(ctx, true, ms.user.access)
 	}
 	if in != nil {
-		return in.Mount(ctx, false, ms.env.Access())
+		return in.Mount(ctx, false, ms.user.access)
 	}
 	tree, err := ms.newTree(ctx, nil)
 	if err != nil {
@@ -149,18 +173,12 @@ func (ms *execMounts) bind(ctx context.Context, m *pb.Mount) (snapshot.Mountable
 	return tree.Mount(ctx, false)
 }
 
-func (ms *execMounts) newTree(ctx context.Context, parent *cache.Ref) (*cache.MutableRef, error) {
-	opt := cache.NewOpt{Description: cache.Description{Text: ms.describe()}}
-	return ms.f.worker.Cache.New(ctx, parent, ms.env.Access(), opt)
+func (ms *mounts) newTree(ctx context.Context, parent *cache.Ref) (*cache.MutableRef, error) {
+	opt := cache.NewOpt{Description: cache.Description{Text: "mount / from " + ms.what}}
+	return ms.f.worker.Cache.New(ctx, parent, ms.user.access, opt)
 }
 
-// describe is what du and the history of layers show: the command itself, whatever a frontend
-// calls the step.
-func (ms *execMounts) describe() string {
-	return "mount / from exec " + strings.Join(ms.op.Meta.Args, " ")
-}
-
-func (ms *execMounts) cacheMount(ctx context.Context, m *pb.Mount, tree *cache.MutableRef) (snapshot.Mountable, error) {
+func (ms *mounts) cacheMount(ctx context.Context, m *pb.Mount, tree *cache.MutableRef) (snapshot.Mountable, error) {
 	if m.Output >= 0 {
 		in, err := ms.input(m)
 		if err != nil {
@@ -175,13 +193,13 @@ func (ms *execMounts) cacheMount(ctx context.Context, m *pb.Mount, tree *cache.M
 }
 
 // acquireCaches takes the cache mounts of the op, by the index of the mount.
-func (ms *execMounts) acquireCaches(ctx context.Context) (map[int]*cache.MutableRef, error) {
+func (ms *mounts) acquireCaches(ctx context.Context) (map[int]*cache.MutableRef, error) {
 	type wanted struct {
 		index int
 		spec  cacheMountSpec
 	}
 	var all []wanted
-	for i, m := range ms.op.Mounts {
+	for i, m := range ms.want {
 		if m.MountType != pb.MountType_CACHE {
 			continue
 		}
@@ -194,11 +212,11 @@ func (ms *execMounts) acquireCaches(ctx context.Context) (map[int]*cache.Mutable
 		}
 		all = append(all, wanted{i, cacheMountSpec{
 			id: m.CacheOpt.ID, sharing: m.CacheOpt.Sharing, parent: in,
-			describe: cacheMountText(m, ms.op.Meta.Args),
+			describe: cacheMountText(m, ms.what),
 		}})
 	}
 	slices.SortFunc(all, func(a, b wanted) int { return strings.Compare(a.spec.key(), b.spec.key()) })
-	if ms.v.IgnoreCache {
+	if ms.fresh {
 		for _, w := range all {
 			if err := ms.f.mounts.empty(ctx, w.spec.id); err != nil {
 				return nil, err
@@ -210,7 +228,7 @@ func (ms *execMounts) acquireCaches(ctx context.Context) (map[int]*cache.Mutable
 	for _, w := range all {
 		// Mounts of one op with one key show one tree.
 		if last == nil || last.spec.key() != w.spec.key() {
-			use, err := ms.f.mounts.acquire(ctx, w.spec, ms.env)
+			use, err := ms.f.mounts.acquire(ctx, w.spec, ms.user)
 			if err != nil {
 				return nil, err
 			}
@@ -222,15 +240,15 @@ func (ms *execMounts) acquireCaches(ctx context.Context) (map[int]*cache.Mutable
 	return trees, nil
 }
 
-func cacheMountText(m *pb.Mount, args []string) string {
-	text := fmt.Sprintf("cached mount %s from exec %s", m.Dest, strings.Join(args, " "))
+func cacheMountText(m *pb.Mount, what string) string {
+	text := fmt.Sprintf("cached mount %s from %s", m.Dest, what)
 	if m.CacheOpt.ID != "" && m.CacheOpt.ID != m.Dest {
 		text += fmt.Sprintf(" with id %q", m.CacheOpt.ID)
 	}
 	return text
 }
 
-func (ms *execMounts) secret(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
+func (ms *mounts) secret(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
 	opt := m.SecretOpt
 	if opt == nil {
 		return nil, errors.New("invalid secret mount options")
@@ -238,7 +256,7 @@ func (ms *execMounts) secret(ctx context.Context, m *pb.Mount) (snapshot.Mountab
 	if opt.ID == "" {
 		return nil, errors.New("secret ID missing from mount options")
 	}
-	data, err := secrets.Get(ctx, ms.f.sessions, ms.env, opt.ID)
+	data, err := secrets.Get(ctx, ms.f.sessions, ms.user.sessions, opt.ID)
 	if err != nil {
 		if isSecretMissing(err) && opt.Optional {
 			return nil, nil
@@ -248,14 +266,14 @@ func (ms *execMounts) secret(ctx context.Context, m *pb.Mount) (snapshot.Mountab
 	return worker.SecretMount(ms.f.worker.SecretDir, worker.Secret{Data: data, UID: opt.Uid, GID: opt.Gid, Mode: opt.Mode}), nil
 }
 
-func (ms *execMounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
+func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
 	opt := m.SSHOpt
 	if opt == nil {
 		return nil, errors.New("invalid ssh mount options")
 	}
 	var sock string
 	var release func() error
-	err := ms.f.sessions.Any(ctx, ms.env, func(cctx context.Context, c *session.Caller) error {
+	err := ms.f.sessions.Any(ctx, ms.user.sessions, func(cctx context.Context, c *session.Caller) error {
 		if err := ssh.CheckAgent(cctx, c, opt.ID); err != nil {
 			return err
 		}
@@ -277,7 +295,7 @@ func (ms *execMounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable,
 }
 
 // commit turns what was written into the outputs.
-func (ms *execMounts) commit(ctx context.Context) (_ []schedule.Result, err error) {
+func (ms *mounts) commit(ctx context.Context) (_ []schedule.Result, err error) {
 	n := 0
 	for i := range ms.trees {
 		n = max(n, i+1)
@@ -313,7 +331,7 @@ func (ms *execMounts) commit(ctx context.Context) (_ []schedule.Result, err erro
 }
 
 // release lets go of everything that was not committed.
-func (ms *execMounts) release() error {
+func (ms *mounts) release() error {
 	ctx := context.Background()
 	var errs []error
 	for _, t := range ms.trees {
