@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 )
@@ -106,4 +108,53 @@ func TestForeignLayersAreReadFromTheirURLsWithoutCredentials(t *testing.T) {
 		require.Equal(t, foreignBytes, string(readLayer(t, repo, foreignDesc(foreign, url), 0)), url)
 	}
 	require.Empty(t, f.outside)
+}
+
+func TestAForeignLayerThatItsURLsDoNotHaveIsReadFromTheRegistry(t *testing.T) {
+	f := startForeign(t)
+	repo := f.repository(t)
+	var asked []string
+	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path)
+		switch r.URL.Path {
+		case "/forbidden":
+			w.WriteHeader(http.StatusForbidden)
+		case "/broken":
+			w.WriteHeader(http.StatusInternalServerError)
+		case "/short":
+			_, _ = io.WriteString(w, foreignBytes[:5])
+		case "/long":
+			_, _ = io.WriteString(w, foreignBytes+foreignBytes)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(bad.Close)
+	const foreign = images.MediaTypeDockerSchema2LayerForeignGzip
+	for _, path := range []string{"/absent", "/forbidden", "/broken"} {
+		asked = nil
+		require.Equal(t, foreignBytes, string(readLayer(t, repo, foreignDesc(foreign, bad.URL+path), 0)), path)
+		require.Contains(t, asked, path)
+	}
+	require.Equal(t, foreignBytes, string(readLayer(t, repo, foreignDesc(foreign, "http://127.0.0.1:1/x", bad.URL+"/short"), 0)))
+	f.outside = nil
+	require.Equal(t, foreignBytes, string(readLayer(t, repo, foreignDesc(foreign, bad.URL+"/forbidden", f.other.URL), 0)))
+	require.Len(t, f.outside, 1, "the other URL comes before the registry")
+
+	t.Run("and so is one of which they have something else", func(t *testing.T) {
+		source, ok := repo.Source(event.Scope{}).(blob.Fallback)
+		require.True(t, ok)
+		desc := foreignDesc(foreign, bad.URL+"/long")
+		read := func() error {
+			rc, err := source.Open(t.Context(), desc, 0)
+			require.NoError(t, err)
+			defer rc.Close()
+			_, err = io.ReadAll(rc)
+			return err
+		}
+		require.ErrorIs(t, read(), blob.ErrWrong)
+		require.True(t, source.Fallback(t.Context(), desc.Digest))
+		require.NoError(t, read())
+		require.False(t, source.Fallback(t.Context(), desc.Digest), "there is no other place than the registry")
+	})
 }

@@ -85,6 +85,8 @@ type host struct {
 	// uploads sends bodies that cannot be sent twice by whoever repeats requests.
 	uploads *http.Client
 	mirror  bool
+	// outside, if not empty, is the URL that a foreign layer is read from in place of the host.
+	outside string
 }
 
 // hosts returns the hosts of the registry called name for a request of the sessions; the

@@ -29,6 +29,8 @@ type layers struct {
 	// served are the hosts that were read from last, wrong those whose bytes were wrong.
 	served map[digest.Digest]*host
 	wrong  map[digest.Digest][]*host
+	// foreign are the places outside of the registry by their URL.
+	foreign map[string]*host
 }
 
 var _ blob.Fallback = (*layers)(nil)
@@ -40,7 +42,7 @@ func (l *layers) Open(ctx context.Context, desc ocispec.Descriptor, offset int64
 	if err := l.repo.readable(desc, offset); err != nil {
 		return nil, err
 	}
-	hosts, err := l.hosts(desc.Digest)
+	hosts, err := l.hosts(desc)
 	if err != nil {
 		return nil, redact(err)
 	}
@@ -66,17 +68,38 @@ func (l *layers) Open(ctx context.Context, desc ocispec.Descriptor, offset int64
 	return &releaseCloser{ReadCloser: rd, release: func() { limit.Release(1) }}, nil
 }
 
-// hosts returns those that may be asked for a blob.
-func (l *layers) hosts(dgst digest.Digest) ([]*host, error) {
+// hosts returns those that may be asked for a blob: for a foreign layer its URLs first.
+func (l *layers) hosts(desc ocispec.Descriptor) ([]*host, error) {
 	all, err := l.repo.hosts()
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(l.repo.client.usable(all), func(h *host) bool {
-		return h.mirror && slices.Contains(l.wrong[dgst], h)
+	var hosts []*host
+	for _, u := range blob.ForeignURLs(desc) {
+		hosts = append(hosts, l.outside(all[len(all)-1], u))
+	}
+	hosts = append(hosts, l.repo.client.usable(all)...)
+	return slices.DeleteFunc(hosts, func(h *host) bool {
+		return h.mirror && slices.Contains(l.wrong[desc.Digest], h)
 	}), nil
+}
+
+// outside returns the place of a URL, which is given up as soon as a mirror is. It is the same place
+// each time.
+func (l *layers) outside(registry *host, u string) *host {
+	h := l.foreign[u]
+	if h == nil {
+		if l.foreign == nil {
+			l.foreign = map[string]*host{}
+		}
+		place := *registry
+		place.outside, place.mirror = u, true
+		h = &place
+		l.foreign[u] = h
+	}
+	return h
 }
 
 func (l *layers) serves(dgst digest.Digest, h *host) {

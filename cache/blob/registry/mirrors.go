@@ -36,6 +36,10 @@ func (c *Client) benched(h *host) bool {
 // failed notes that a mirror could not serve. One that only lacks what was asked for, or does
 // not let the requester in, is asked again the next time.
 func (c *Client) failed(ctx context.Context, h *host, err error) {
+	if h.outside != "" {
+		log.G(logged(ctx)).WithError(redact(err)).WithField("url", redactText(h.outside)).Info("foreign layer cannot be read, trying the next place")
+		return
+	}
 	log.G(logged(ctx)).WithError(redact(err)).WithField("mirror", h.Host).Info("mirror failed, trying the next host")
 	if errdefs.IsNotFound(err) || IsDenied(err) {
 		return

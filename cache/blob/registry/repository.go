@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/session"
 )
 
@@ -177,7 +176,10 @@ func openAt(ctx context.Context, h *host, ref string, desc ocispec.Descriptor, o
 	if err != nil {
 		return nil, err
 	}
-	desc.URLs = blob.ForeignURLs(desc) // the fetcher asks them first, without credentials
+	desc.URLs = nil
+	if h.outside != "" {
+		desc.URLs = []string{h.outside} // the fetcher asks it first, without credentials
+	}
 	rc, err := fetcher.Fetch(logged(ctx), desc)
 	if err != nil {
 		return nil, err
