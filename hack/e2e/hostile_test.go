@@ -31,8 +31,25 @@ type entry struct {
 // image returns busybox with one more layer.
 func image(tb testing.TB, entries ...entry) v1.Image {
 	tb.Helper()
+	return imageOf(tb, entries)
+}
+
+// imageOf is image with several layers.
+func imageOf(tb testing.TB, layers ...[]entry) v1.Image {
+	tb.Helper()
 	base, err := testimage.Busybox(testimage.Host())
 	require.NoError(tb, err)
+	var added []mutate.Addendum
+	for _, entries := range layers {
+		added = append(added, mutate.Addendum{Layer: layerOf(tb, entries), MediaType: types.OCILayer})
+	}
+	with, err := mutate.Append(base, added...)
+	require.NoError(tb, err)
+	return with
+}
+
+func layerOf(tb testing.TB, entries []entry) v1.Layer {
+	tb.Helper()
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	for _, e := range entries {
@@ -51,9 +68,7 @@ func image(tb testing.TB, entries ...entry) v1.Image {
 		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
 	}, tarball.WithMediaType(types.OCILayer))
 	require.NoError(tb, err)
-	with, err := mutate.Append(base, mutate.Addendum{Layer: added, MediaType: types.OCILayer})
-	require.NoError(tb, err)
-	return with
+	return added
 }
 
 func symlink(name, target string) entry {

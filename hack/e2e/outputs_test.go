@@ -29,7 +29,7 @@ func crane(t *testing.T, args ...string) string {
 }
 
 // pulled returns the image of a reference in a registry, and fails the test unless every blob of it
-// is what its digest says. It cannot read zstd.
+// is what its digest says. It reads gzip only.
 func pulled(t *testing.T, reference string) v1.Image {
 	t.Helper()
 	crane(t, "validate", "--remote="+reference)
