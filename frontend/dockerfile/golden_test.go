@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite the expected parts of the golde
 // The parts that are given: opts (key=value lines), caps (ids that the daemon has), image/REF (a
 // configuration), Dockerfile and other files of the local "dockerfile", context/FILE. Those that
 // are expected: llb (a summary of the graph), config (of the image), meta (other metadata),
-// warnings, error, text (the answer to a subrequest).
+// warnings, error, text and json (the answer to a subrequest).
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-var expectedParts = []string{"llb", "config", "meta", "warnings", "error", "text"}
+var expectedParts = []string{"llb", "config", "meta", "warnings", "error", "text", "json"}
 
 func splitArchive(a *txtar.Archive) (given []txtar.File, want map[string]string) {
 	want = map[string]string{}
@@ -107,7 +107,10 @@ func runGolden(t *testing.T, files []txtar.File) map[string]string {
 	}
 	if text, ok := res.Metadata["result.txt"]; ok {
 		got["text"] = string(text)
-		require.True(t, json.Valid(res.Metadata["result.json"]))
+		got["json"] = string(res.Metadata["result.json"]) + "\n"
+		if code, ok := res.Metadata["result.statuscode"]; ok {
+			got["meta"] = "result.statuscode: " + string(code) + "\n"
+		}
 		return got
 	}
 	got["llb"] = summarizeResult(t, d, res)

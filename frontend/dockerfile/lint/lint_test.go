@@ -1,7 +1,9 @@
 package lint_test
 
 import (
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,5 +53,48 @@ func TestLinterKeepsABoundedNumberInOrder(t *testing.T) {
 	}
 	if err := l.Err(); err == nil || err.Error() != "lint violation found for rules: StageNameCasing" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Names and urls are what users skip rules by and read on at.
+func TestRulesHaveTheirNamesAndURLs(t *testing.T) {
+	for rule, url := range map[*lint.Rule]string{
+		lint.StageNameCasing:                 "stage-name-casing",
+		lint.FromAsCasing:                    "from-as-casing",
+		lint.NoEmptyContinuation:             "no-empty-continuation",
+		lint.ConsistentInstructionCasing:     "consistent-instruction-casing",
+		lint.DuplicateStageName:              "duplicate-stage-name",
+		lint.ReservedStageName:               "reserved-stage-name",
+		lint.JSONArgsRecommended:             "json-args-recommended",
+		lint.MaintainerDeprecated:            "maintainer-deprecated",
+		lint.UndefinedArgInFrom:              "undefined-arg-in-from",
+		lint.WorkdirRelativePath:             "workdir-relative-path",
+		lint.UndefinedVar:                    "undefined-var",
+		lint.MultipleInstructionsDisallowed:  "multiple-instructions-disallowed",
+		lint.LegacyKeyValueFormat:            "legacy-key-value-format",
+		lint.InvalidBaseImagePlatform:        "",
+		lint.RedundantTargetPlatform:         "redundant-target-platform",
+		lint.SecretsUsedInArgOrEnv:           "secrets-used-in-arg-or-env",
+		lint.InvalidDefaultArgInFrom:         "invalid-default-arg-in-from",
+		lint.FromPlatformFlagConstDisallowed: "from-platform-flag-const-disallowed",
+		lint.CopyIgnoredFile:                 "copy-ignored-file",
+		lint.InvalidDefinitionDescription:    "invalid-definition-description",
+		lint.ExposeProtoCasing:               "expose-proto-casing",
+		lint.ExposeInvalidFormat:             "expose-invalid-format",
+	} {
+		if url != "" {
+			url = "https://docs.docker.com/go/dockerfile/rule/" + url + "/"
+		}
+		if rule.URL != url || rule.Description == "" || rule.Experimental != (rule == lint.InvalidDefinitionDescription) {
+			t.Errorf("%+v", rule)
+		}
+		// A rule's story is in the file of its name.
+		story, err := os.ReadFile("../testdata/lint-" + rule.Name + ".txtar")
+		if err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(string(story), "\n"+rule.Name+": ") {
+			t.Errorf("%s is not broken in its story", rule.Name)
+		}
 	}
 }

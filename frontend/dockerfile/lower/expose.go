@@ -13,7 +13,9 @@ import (
 func (b *Build) expose(s *stage, e *instruction.Expose) error {
 	var ports []string
 	for _, word := range e.Ports {
-		r, err := b.expandWith(b.lex.word(), word, s.env)
+		lex := b.lex.word()
+		lex.Split = true
+		r, err := b.expandWith(lex, word, s.env)
 		if err != nil {
 			return err
 		}

@@ -53,7 +53,15 @@ func emptyImage(p ocispec.Platform) *Image {
 func (img *Image) forStage(p ocispec.Platform) *Image {
 	img = img.clone()
 	img.Created = nil
+	base := img.Platform
 	img.Platform = imagePlatform(p)
+	// A platform that is asked for rarely says these; an image for Windows does not run without.
+	if img.OSVersion == "" {
+		img.OSVersion = base.OSVersion
+	}
+	if len(img.OSFeatures) == 0 {
+		img.OSFeatures = base.OSFeatures
+	}
 	img.addDefaultPath()
 	return img
 }

@@ -14,7 +14,7 @@ type Outline struct {
 	// Name and Description are those of the target.
 	Name, Description string
 	// Args are the global arguments that the names of needed bases use, then those of the target
-	// and the stages that it continues, in the order of the file.
+	// and the stages that it continues, in the order of the file and each name once.
 	Args []Parameter
 	// Secrets and SSH are those of all stages that are built, by name.
 	Secrets, SSH []Parameter
@@ -64,7 +64,26 @@ func (b *Build) Outline() Outline {
 	for _, s := range slices.Backward(chain) {
 		o.Args = append(o.Args, s.argParams...)
 	}
+	o.Args = latest(o.Args)
 	return o
+}
+
+// latest keeps of parameters with one name what is said last. The description may stand at any of
+// them.
+func latest(params []Parameter) []Parameter {
+	var out []Parameter
+	index := map[string]int{}
+	for _, p := range params {
+		i, known := index[p.Name]
+		if !known {
+			index[p.Name] = len(out)
+			out = append(out, p)
+			continue
+		}
+		p.Description = cmp.Or(p.Description, out[i].Description)
+		out[i] = p
+	}
+	return out
 }
 
 func sortedParameters(m map[string]Parameter) []Parameter {

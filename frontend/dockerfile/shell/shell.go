@@ -2,7 +2,7 @@
 //
 // The language is the part of the POSIX shell's parameter expansion that Dockerfiles have:
 // quotes, escapes, $name and ${name} with the operators :- - :+ + :? ? # ## % %% / and //. There
-// is no command substitution, no arithmetic and no field splitting except in Fields. Package
+// is no command substitution, no arithmetic and no field splitting unless asked for. Package
 // lower calls it with the environment of a stage; it does no I/O.
 //
 // Time is linear in the length of the word and its result for each level of nesting. Nesting and the
@@ -48,11 +48,14 @@ type Lexer struct {
 	// Heredoc reads the word as the body of a here-document: quotes have no meaning, and the
 	// escape character has one only before a dollar sign or itself.
 	Heredoc bool
+	// Split splits the result into Fields.
+	Split bool
 }
 
 // Result is an expanded word.
 type Result struct {
-	// Text is the word as one string, Fields the same split at blanks that are not quoted.
+	// Text is the word as one string, Fields the same split at blanks that are not quoted, if that
+	// was asked for.
 	Text   string
 	Fields []string
 	// Matched and Unmatched are the variables that the word names, set and not set, each once
@@ -159,7 +162,7 @@ func (s *scanner) scan(stop string) (string, error) {
 			return "", err
 		}
 		out.WriteString(text)
-		if s.depth == 0 {
+		if s.Split && s.depth == 0 {
 			s.addToField(text, quoted)
 		}
 	}

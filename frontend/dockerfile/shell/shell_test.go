@@ -92,7 +92,7 @@ func TestModes(t *testing.T) {
 }
 
 func TestFieldsAndNames(t *testing.T) {
-	got, err := shell.Lexer{}.Expand(`a$SET "b c"d  ${LIST} '' $SET ${NONE:-$OTHER}`, env{"SET": "1", "LIST": " x  y "})
+	got, err := shell.Lexer{Split: true}.Expand(`a$SET "b c"d  ${LIST} '' $SET ${NONE:-$OTHER}`, env{"SET": "1", "LIST": " x  y "})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func FuzzExpand(f *testing.F) {
 		}
 		e := env{"a": value, "b": "", "x": word}
 		for _, l := range []shell.Lexer{
-			{Escape: escape},
+			{Escape: escape, Split: true},
 			{Escape: escape, Heredoc: true},
 			{Escape: escape, RawQuotes: true, RawEscapes: true, SkipUnset: true},
 		} {
