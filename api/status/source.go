@@ -7,6 +7,7 @@ import (
 	"math"
 
 	errdefspb "github.com/openbuildkit/buildkit/api/errdefs"
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -38,7 +39,8 @@ const snippetRule = "--------------------"
 const maxContext = 2
 
 // PrintSource writes the lines of one place, marked, between two lines of context on each side;
-// one line of context if the place spans several lines.
+// one line of context if the place spans several lines. Users and passwords in urls are not shown:
+// what is printed ends in logs.
 func PrintSource(w io.Writer, src *errdefspb.Source) error {
 	info := src.GetInfo()
 	if info == nil {
@@ -60,7 +62,7 @@ func PrintSource(w io.Writer, src *errdefspb.Source) error {
 		if contains(src.GetRanges(), n) {
 			mark = ">>>"
 		}
-		fmt.Fprintf(&out, " %3d | %s %s\n", n, mark, lines[n-1])
+		fmt.Fprintf(&out, " %3d | %s %s\n", n, mark, giturl.Redact(string(lines[n-1])))
 	}
 	fmt.Fprintln(&out, snippetRule)
 	_, err := w.Write(out.Bytes())

@@ -356,3 +356,23 @@ func TestOfLargeSourceFilesOnlyWhatIsShownIsSent(t *testing.T) {
 		})
 	}
 }
+
+func TestPrintedSourcesShowNoCredentials(t *testing.T) {
+	file := &pb.SourceInfo{Filename: "Dockerfile", Data: []byte("FROM scratch\nADD https://user:sesame@h/r.git /r\nADD ssh://git@h/r /s\n")}
+	var b strings.Builder
+	err := status.WithSource(io.EOF, file, &pb.Range{Start: &pb.Position{Line: 2}, End: &pb.Position{Line: 2}})
+	if err := status.PrintSources(&b, err); err != nil {
+		t.Fatal(err)
+	}
+	want := `Dockerfile:2
+--------------------
+   1 |     FROM scratch
+   2 | >>> ADD https://xxxxx@h/r.git /r
+   3 |     ADD ssh://git@h/r /s
+   4 |     
+--------------------
+`
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Error(d)
+	}
+}

@@ -93,6 +93,10 @@ func TestFilesAndRepositoriesAreAddedFromServers(t *testing.T) {
 	require.Equal(t, git(t, dir, "rev-parse", "HEAD"), strings.TrimSpace(read(t, out, "all/.git/HEAD")))
 	require.NotContains(t, result.Stderr, "sesame")
 	nobody := "http://user:sesame@127.0.0.1:1/r.git"
+	literal := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM scratch", "ADD "+private+"#nosuch /x"))...)
+	require.NotZero(t, literal.Code)
+	require.Contains(t, literal.Stderr, ">>> ADD http://xxxxx@")
+	require.NotContains(t, literal.Stderr, "sesame")
 	for _, bad := range []string{page + ".nosuch", "http://user:sesame@127.0.0.1:1/x", private + "#nosuch", private + "#main:nosuch", nobody, nobody + "?colour=red"} {
 		failed := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, "FROM scratch", "ARG URL", "ADD ${URL} /x"), "--opt=build-arg:URL="+bad)...)
 		require.NotZero(t, failed.Code)
