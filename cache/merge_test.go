@@ -109,6 +109,19 @@ func TestTreesAreLaidOverEachOther(t *testing.T) {
 	})
 }
 
+func TestEachLayerKnowsTheTreeThatEndsWithIt(t *testing.T) {
+	e := newEnv(t, "overlayfs")
+	a := e.step(nil, "a", "a")
+	b := e.step(a, "b", "b")
+	other := e.step(nil, "c", "c")
+	m := e.merge(b, other)
+	top := e.step(m, "d", "d")
+	require.Equal(t, []string{a.ID(), b.ID()}, b.Chain())
+	require.Equal(t, []string{a.ID(), b.ID(), m.ID(), top.ID()}, top.Chain(), "the tree of c alone has nothing below it")
+	require.Nil(t, (*cache.Ref)(nil).Chain())
+	e.release(a, b, other, m, top)
+}
+
 func TestMergesOfLittle(t *testing.T) {
 	e := newEnv(t, snapshot.Overlay)
 	a := e.step(nil, "a", "1")

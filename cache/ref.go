@@ -50,6 +50,29 @@ func (r *Ref) Parent() *Ref {
 	return r.m.open(r.rec.parent)
 }
 
+// Chain returns for each layer of the tree, lowest first, the id of the record whose tree ends with
+// it; empty if there is no such tree below this one.
+func (r *Ref) Chain() []string {
+	if r == nil {
+		return nil
+	}
+	at, n := r.rec, height(r.rec)
+	ids := make([]string, n)
+	for at != nil && n > 0 {
+		ids[n-1] = at.id
+		switch at.state.Kind {
+		case layered:
+			at, n = at.parent, n-1
+		case merged:
+			at = at.parts[0]
+			n = height(at)
+		default:
+			at = nil
+		}
+	}
+	return ids
+}
+
 // Description returns what is known of the record.
 func (r *Ref) Description() Description {
 	r.m.mu.Lock()

@@ -4,10 +4,10 @@ import (
 	"context"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/cache/blob"
 )
 
 // Attestation is what is said of one part of a result, in the shape of in-toto: a predicate about
@@ -18,9 +18,9 @@ type Attestation struct {
 	// makes the predicate, and Path is only its name. The handle stays the caller's.
 	Ref  *cache.Ref
 	Path string
-	// Content returns a predicate that is not made before it is wanted; layers are those that the
-	// exporter makes. It may be called several times, concurrently.
-	Content func(ctx context.Context, layers blob.CompressionOpt) ([]byte, error)
+	// Content returns a predicate that is not made before it is wanted; layers are those of the part
+	// in an image, lowest first. It may be called several times, concurrently.
+	Content func(ctx context.Context, layers []ocispec.Descriptor) ([]byte, error)
 	// PredicateType is a url. That of a bundle, if there is one, all its files must have.
 	PredicateType string
 	// Subjects is what is spoken of; nothing means the part of the result itself.

@@ -20,6 +20,7 @@ import (
 // bridge is the daemon as one frontend of a job sees it.
 type bridge struct {
 	job    *job
+	asked  *asked
 	opts   map[string]string
 	inputs map[string]*pb.Definition
 	// policies are those of the job and of the frontends around this one; nil are the job's alone.
@@ -79,7 +80,9 @@ func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.
 	if err != nil {
 		return nil, err
 	}
-	return &reference{job: b.job, edge: edge, def: def}, nil
+	b.asked.load(edge)
+	b.job.noteDefinition(def, b.asked)
+	return &reference{job: b.job, edge: edge, def: def, asked: b.asked}, nil
 }
 
 func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest, policies *policy.Set) (*gateway.Result, error) {
@@ -93,7 +96,8 @@ func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest, policie
 		}
 	}
 	b.job.noteFrontend(req.Frontend, req.FrontendOpt[platformOpt])
-	res, err := fe(ctx, &bridge{job: b.job, opts: req.FrontendOpt, inputs: req.FrontendInputs, policies: policies})
+	own := &asked{frontend: req.Frontend, opts: req.FrontendOpt, inputs: req.FrontendInputs, parent: b.asked}
+	res, err := fe(ctx, &bridge{job: b.job, asked: own, opts: req.FrontendOpt, inputs: req.FrontendInputs, policies: policies})
 	if err != nil {
 		return nil, status.WithFrontend(err, req.Frontend, req.FrontendOpt["source"])
 	}

@@ -20,13 +20,13 @@ import (
 // export hands the result to every exporter at once and returns what they answer; of answers to the
 // same key that of the last in the request. An exporter that finds a tree lost makes the job build
 // it anew.
-func (j *job) export(ctx context.Context, res *gateway.Result) (map[string]string, error) {
+func (j *job) export(ctx context.Context, res *gateway.Result, origins map[string]*origin) (map[string]string, error) {
 	responses := make([]map[string]string, len(j.outputs))
 	ready := newBarrier(len(j.outputs))
 	eg, ctx := errgroup.WithContext(ctx)
 	for i, inst := range j.outputs {
 		eg.Go(func() (err error) {
-			responses[i], err = j.exportOne(ctx, i, inst, res, ready.party())
+			responses[i], err = j.exportOne(ctx, i, inst, res, origins, ready.party())
 			return err
 		})
 	}
@@ -40,13 +40,14 @@ func (j *job) export(ctx context.Context, res *gateway.Result) (map[string]strin
 	return response, nil
 }
 
-func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result, others party) (resp map[string]string, err error) {
+func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res *gateway.Result, origins map[string]*origin, others party) (resp map[string]string, err error) {
 	scope := event.NewScope(j.feed, digest.FromString(fmt.Sprintf("%s-export-%d", j.req.Session, id)))
 	done := scope.Start(inst.Name(), nil)
 	if id == 0 {
 		warn(scope, j.exportWarnings)
 	}
 	err = j.withTrees(ctx, res, func(trees *exporter.Result) (err error) {
+		j.attest(origins, trees)
 		resp, err = inst.Export(ctx, trees, exporter.Env{
 			ID:       id,
 			Sessions: j.sessions,
@@ -69,7 +70,7 @@ func (j *job) withTrees(ctx context.Context, res *gateway.Result, fn func(*expor
 	add := func(ref gateway.Reference) error {
 		mine, ok := ref.(*reference)
 		if !ok || mine.job != j {
-			return errors.New("result holds a reference of another build")
+			return errForeignReference
 		}
 		edges = append(edges, mine.edge)
 		return nil
@@ -84,6 +85,15 @@ func (j *job) withTrees(ctx context.Context, res *gateway.Result, fn func(*expor
 	return j.sched.Use(ctx, edges, func(results []schedule.Result) error { return fn(exported(res, results)) })
 }
 
+// emptyTrees returns a tree for each platform of a result, the empty one.
+func emptyTrees(res *gateway.Result) map[string]*cache.Ref {
+	trees := make(map[string]*cache.Ref, len(res.Refs))
+	for id := range res.Refs {
+		trees[id] = nil
+	}
+	return trees
+}
+
 // exported returns a result as exporters know it, of trees in the order in which withTrees asks for
 // them.
 func exported(res *gateway.Result, results []schedule.Result) *exporter.Result {
@@ -94,10 +104,7 @@ func exported(res *gateway.Result, results []schedule.Result) *exporter.Result {
 	}
 	out := &exporter.Result{Metadata: res.Metadata}
 	if res.Refs != nil {
-		out.Refs = map[string]*cache.Ref{}
-		for id := range res.Refs {
-			out.Refs[id] = nil
-		}
+		out.Refs = emptyTrees(res)
 	}
 	_ = res.EachRef(func(id string, _ gateway.Reference) error {
 		if id == "" && res.Ref != nil {

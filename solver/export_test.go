@@ -38,7 +38,7 @@ func exportAll(t *testing.T, outputs ...exporter.Instance) (map[string]string, e
 	j := &job{solver: &Solver{cfg: Config{Worker: w}}, feed: newFeed(), sessions: session.IDs{}, outputs: outputs}
 	j.sched = schedule.New(keys, nil, nil).NewJob(nil, j.feed, j)
 	defer j.sched.Close()
-	return j.export(t.Context(), &gateway.Result{})
+	return j.export(t.Context(), &gateway.Result{}, nil)
 }
 
 func TestNothingIsPushedBeforeEveryExporterIsReady(t *testing.T) {

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/entitlement"
@@ -22,6 +24,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/policy"
+	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
@@ -44,12 +47,18 @@ type job struct {
 
 	containers containers
 
-	memo     source.Memo
-	trace    [16]byte
-	mu       sync.Mutex
-	frontend string
+	memo    source.Memo
+	trace   [16]byte
+	started time.Time
+	// asked is what the client asked for; provenance says how it wants that told, nil for not.
+	asked      *asked
+	provenance *provenance.Options
+	mu         sync.Mutex
+	frontend   string
 	// platforms are those that the frontend was told to build for.
 	platforms string
+	// definitions tells which request made the definition with a root.
+	definitions map[digest.Digest]*asked
 	// refused are the remote caches that were asked for and are not there.
 	refused []string
 
@@ -60,7 +69,8 @@ type job struct {
 // newJob makes the job of a request and makes it known, so that listeners and the gateway calls of
 // the client find it.
 func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
-	j := &job{solver: s, req: req, feed: newFeed()}
+	j := &job{solver: s, req: req, feed: newFeed(), started: time.Now()}
+	j.asked = &asked{frontend: req.Frontend, opts: req.FrontendOpt, inputs: req.FrontendInputs}
 	// crypto/rand.Read never fails.
 	_, _ = rand.Read(j.trace[:])
 	var ids session.IDs
@@ -86,6 +96,9 @@ func (j *job) accept() error {
 	}
 	if j.policies, err = j.newPolicies(); err != nil {
 		return err
+	}
+	if err := j.acceptAttestations(); err != nil {
+		return status.WithCode(err, codes.InvalidArgument)
 	}
 	for _, e := range j.req.Exporters {
 		inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs), cmp.Or(j.req.Compatibility, compat.Current))
@@ -198,7 +211,16 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := j.warnOfPlatforms(res); err != nil {
 		return nil, err
 	}
-	response, err := j.export(ctx, res)
+	var origins map[string]*origin
+	if j.provenance != nil {
+		if origins, err = j.origins(res); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.checkMaterials(origins); err != nil {
+		return nil, err
+	}
+	response, err := j.export(ctx, res, origins)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +236,7 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 func (j *job) produce(ctx context.Context) (_ *gateway.Result, err error) {
 	// What a frontend leaves running serves nobody any more.
 	defer func() { err = errors.Join(err, j.containers.close()) }()
-	b := &bridge{job: j, opts: j.req.FrontendOpt, inputs: j.req.FrontendInputs}
+	b := &bridge{job: j, asked: j.asked, opts: j.req.FrontendOpt, inputs: j.req.FrontendInputs}
 	if j.req.Definition != nil || j.req.Frontend != "" {
 		return b.Solve(ctx, gateway.SolveRequest{
 			Definition:     j.req.Definition,

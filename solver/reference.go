@@ -19,6 +19,8 @@ type reference struct {
 	job  *job
 	edge schedule.Edge
 	def  *pb.Definition
+	// asked is the request that made it.
+	asked *asked
 }
 
 var _ gateway.Reference = (*reference)(nil)

@@ -43,6 +43,8 @@ type Config struct {
 	// Entitlements are those that this daemon grants at all.
 	Entitlements []string
 	LogLimits    op.LogLimits
+	// ProvenanceEnv is what the administrator tells of this daemon, see provenance.CheckEnv.
+	ProvenanceEnv map[string]any
 }
 
 // Solver runs builds. Methods may be called concurrently.

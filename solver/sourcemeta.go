@@ -91,5 +91,6 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 		_, ref, _ := strings.Cut(id.String(), "://")
 		return nil, fmt.Errorf("failed to resolve source metadata for %s: %w", ref, err)
 	}
+	b.asked.resolve(id, meta)
 	return meta, nil
 }

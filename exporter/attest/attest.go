@@ -22,10 +22,10 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/snapshot"
 )
@@ -74,8 +74,8 @@ type Predicate struct {
 // Options say how predicates are read.
 type Options struct {
 	Access cache.Access
-	// Layers are those that the exporter makes.
-	Layers blob.CompressionOpt
+	// Layers are those of the part in an image, lowest first.
+	Layers []ocispec.Descriptor
 }
 
 // Load returns what attestations say. Errors name the file that is at fault.

@@ -12,10 +12,10 @@ import (
 	"github.com/containerd/platforms"
 	intoto "github.com/in-toto/in-toto-golang/in_toto"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
 	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
@@ -64,11 +64,11 @@ func TestAPredicateIsReadOrMade(t *testing.T) {
 			{Kind: gatewaypb.InTotoSubjectKind_Self},
 			{Kind: gatewaypb.InTotoSubjectKind_Raw, Name: "x", Digest: []digest.Digest{digest.FromString("x"), digest.SHA512.FromString("x")}},
 		}},
-		{Path: "made.json", PredicateType: "https://example.org/q", Content: func(_ context.Context, layers blob.CompressionOpt) ([]byte, error) {
-			return json.Marshal(map[string]any{"layers": layers.Type})
+		{Path: "made.json", PredicateType: "https://example.org/q", Content: func(_ context.Context, layers []ocispec.Descriptor) ([]byte, error) {
+			return json.Marshal(map[string]any{"layers": len(layers)})
 		}},
 	}
-	ps, err := attest.Load(t.Context(), atts, attest.Options{Layers: blob.CompressionOpt{Type: blob.Zstd}})
+	ps, err := attest.Load(t.Context(), atts, attest.Options{Layers: make([]ocispec.Descriptor, 3)})
 	require.NoError(t, err)
 	require.Len(t, ps, 2)
 	data, err := json.Marshal(ps[0].Statement(self))
@@ -82,7 +82,7 @@ func TestAPredicateIsReadOrMade(t *testing.T) {
 	require.Equal(t, self[0].Digest["sha256"], header.Subject[0].Digest["sha256"])
 	require.Equal(t, digest.SHA512.FromString("x").Encoded(), header.Subject[1].Digest["sha512"])
 	require.Equal(t, "made.json", ps[1].Name)
-	require.JSONEq(t, `{"layers":"zstd"}`, string(ps[1].Body))
+	require.JSONEq(t, `{"layers":3}`, string(ps[1].Body))
 }
 
 func TestWhatIsNoAttestationIsRefused(t *testing.T) {

@@ -48,7 +48,11 @@ func (c *commit) indexed(parts []*part) bool {
 // attest writes the statements about a platform's image and the manifest that holds them, and
 // returns the entry of the index; nil if there is nothing to say.
 func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, error) {
-	predicates, err := attest.Load(ctx, c.res.Attestations[p.ID], attest.Options{Access: c.env.Access, Layers: c.compression()})
+	opt := attest.Options{Access: c.env.Access}
+	for _, l := range p.layers {
+		opt.Layers = append(opt.Layers, l.Descriptor)
+	}
+	predicates, err := attest.Load(ctx, c.res.Attestations[p.ID], opt)
 	if err != nil || len(predicates) == 0 {
 		return nil, err
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/blob/registry/registrytest"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
@@ -30,7 +29,7 @@ import (
 func said(predicate string, meta map[string][]byte) exporter.Attestation {
 	return exporter.Attestation{
 		Path: "said.json", PredicateType: "https://example.org/said", Metadata: meta,
-		Content: func(context.Context, blob.CompressionOpt) ([]byte, error) { return []byte(predicate), nil },
+		Content: func(context.Context, []ocispec.Descriptor) ([]byte, error) { return []byte(predicate), nil },
 	}
 }
 

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/cache"
-	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
 	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
@@ -24,7 +24,7 @@ import (
 func said(path string, meta map[string][]byte) exporter.Attestation {
 	return exporter.Attestation{
 		Path: path, PredicateType: "https://example.org/said", Metadata: meta,
-		Content: func(context.Context, blob.CompressionOpt) ([]byte, error) { return []byte(`{"a":1}`), nil },
+		Content: func(context.Context, []ocispec.Descriptor) ([]byte, error) { return []byte(`{"a":1}`), nil },
 	}
 }
 

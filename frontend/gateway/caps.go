@@ -100,10 +100,11 @@ var llbCaps = map[string]support{
 	pb.CapMetaDescription: {},
 	pb.CapMetaExportCache: {},
 
-	pb.CapExporterImageAnnotations: {},
-	pb.CapExporterMultiple:         {},
-	pb.CapExporterSourceDateEpoch:  {},
-	pb.CapGCFreeSpaceFilter:        {},
+	pb.CapExporterImageAnnotations:  {},
+	pb.CapExporterImageAttestations: {},
+	pb.CapExporterMultiple:          {},
+	pb.CapExporterSourceDateEpoch:   {},
+	pb.CapGCFreeSpaceFilter:         {},
 }
 
 // silentLLBCaps exist in the field but no daemon has ever advertised them. Ops that name them

@@ -194,7 +194,7 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
-		pb.CapExporterImageAttestations, pb.CapExporterSession,
+		pb.CapExporterSession,
 		pb.CapHistoryFilter,
 	}
 	require.ElementsMatch(t, constants(t, "../../api/llb/caps.go"),

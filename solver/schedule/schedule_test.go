@@ -152,7 +152,8 @@ func (o *fakeOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.Ide
 	}
 	id := &schedule.Identity{Unstored: o.sp.unstored}
 	if o.sp.source {
-		does += "=" + o.sp.value() + version(o.v)
+		id.Pin = o.sp.value()
+		does += "=" + id.Pin + version(o.v)
 	}
 	id.Keys = []digest.Digest{digest.FromString(does)}
 	for range o.v.Inputs {

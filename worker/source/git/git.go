@@ -121,6 +121,27 @@ func (id *Identifier) String() string {
 	return s
 }
 
+// Material tells of the repository and of what its remote may ask for.
+func (id *Identifier) Material(pin string) source.Material {
+	m := source.Material{Kind: source.MaterialGit, Name: id.Remote.String(), Digest: pin}
+	if id.Ref != "" {
+		m.Name += "#" + id.Ref
+	}
+	for _, secret := range []string{id.AuthToken, id.AuthHeader} {
+		if secret != "" {
+			m.Secrets = append(m.Secrets, secret)
+		}
+	}
+	if id.Agent != "" {
+		m.SSH = []string{id.Agent}
+	}
+	if from, ok := id.From.(source.Materialer); ok {
+		bundle := from.Material("")
+		m.Bundle = &bundle
+	}
+	return m
+}
+
 // Parse reads the remote, its fragment and the attributes git.*; others are ignored.
 func (s *Source) Parse(_, ref string, attrs map[string]string, platform ocispec.Platform) (source.Identifier, error) {
 	id, err := parse(ref, attrs)

@@ -106,6 +106,15 @@ func (id *Identifier) Scheme() string { return id.URL.Scheme }
 // String returns the url without credentials.
 func (id *Identifier) String() string { return redacted(id.URL) }
 
+// Material tells of the file.
+func (id *Identifier) Material(pin string) source.Material {
+	m := source.Material{Kind: source.MaterialHTTP, Name: id.String(), Digest: pin}
+	if id.AuthSecret != "" {
+		m.Secrets = []string{id.AuthSecret}
+	}
+	return m
+}
+
 // redacted returns a url without user and password: some servers take a token for either.
 func redacted(u *url.URL) string {
 	if u.User == nil {

@@ -100,6 +100,11 @@ func (id *Identifier) Scheme() string { return Scheme }
 // String returns the identifier in full.
 func (id *Identifier) String() string { return pb.SchemeImage + id.Ref.String() }
 
+// Material tells of the image.
+func (id *Identifier) Material(pin string) source.Material {
+	return source.ImageMaterial(id.Ref.String(), id.Platform, pin, false)
+}
+
 // Parse reads the reference and the attributes image.*; others are ignored.
 func (s *Source) Parse(_, ref string, attrs map[string]string, platform ocispec.Platform) (source.Identifier, error) {
 	id, err := parse(ref, attrs, platform)

@@ -66,6 +66,13 @@ func (id *Identifier) Scheme() string { return id.scheme }
 // String returns the identifier in full.
 func (id *Identifier) String() string { return id.scheme + "://" + id.Ref.String() }
 
+// Material tells of the blob.
+func (id *Identifier) Material(string) source.Material {
+	return source.Material{
+		Kind: source.MaterialImage, Name: id.Ref.String(), Digest: id.Ref.Digest().String(), Blob: true, Layout: id.scheme == SchemeLayout,
+	}
+}
+
 // Parse reads the reference and the attributes; those it does not know are ignored.
 func (s *Source) Parse(scheme, ref string, attrs map[string]string, _ ocispec.Platform) (source.Identifier, error) {
 	id, err := parse(scheme, ref, attrs)

@@ -76,6 +76,11 @@ func (id *Identifier) Scheme() string { return Scheme }
 // String returns the identifier.
 func (id *Identifier) String() string { return pb.SchemeLocal + id.Name }
 
+// Material tells of the folder.
+func (id *Identifier) Material(string) source.Material {
+	return source.Material{Kind: source.MaterialLocal, Name: id.Name}
+}
+
 // Parse reads the name and the attributes local.*; others are ignored.
 func (s *Source) Parse(_, ref string, attrs map[string]string, _ ocispec.Platform) (source.Identifier, error) {
 	id := &Identifier{

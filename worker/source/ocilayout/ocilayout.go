@@ -59,6 +59,11 @@ func (id *Identifier) Scheme() string { return Scheme }
 // String returns the identifier in full.
 func (id *Identifier) String() string { return pb.SchemeOCILayout + id.Ref.String() }
 
+// Material tells of the image.
+func (id *Identifier) Material(pin string) source.Material {
+	return source.ImageMaterial(id.Ref.String(), id.Platform, pin, true)
+}
+
 // Parse reads the reference and the attributes oci.*; others are ignored.
 func (s *Source) Parse(_, ref string, attrs map[string]string, platform ocispec.Platform) (source.Identifier, error) {
 	id, err := parse(ref, attrs, platform)

@@ -27,6 +27,10 @@ import (
 
 // assemble makes all parts, the lowest first. It starts nothing.
 func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) error {
+	env, err := readProvenanceEnv(cfg.ProvenanceEnvDir)
+	if err != nil {
+		return err
+	}
 	spare := &reserve{path: st.sub("reserve")}
 	if spare.release() {
 		log.G(ctx).Errorf("the disk of %s is full: no space left on device for builds; \"buildctl prune\" can make room", st.dir)
@@ -68,6 +72,8 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Exporters:    newExporters(images, sessions, registries),
 		Entitlements: cfg.Entitlements,
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
+
+		ProvenanceEnv: env,
 	})
 	d.solver = s
 

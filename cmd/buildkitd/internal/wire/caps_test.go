@@ -61,6 +61,9 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 	require.True(t, caps[pb.CapExporterImageAnnotations])
 	_, err = exporters.Resolve("oci", map[string]string{"annotation-nosuch.key": "x"}, compat.Current)
 	require.Error(t, err, "annotations are read")
+	require.True(t, caps[pb.CapExporterImageAttestations])
+	_, err = exporters.Resolve("image", map[string]string{"attestation-inline": "sometimes"}, compat.Current)
+	require.Error(t, err, "attestations are written")
 	require.True(t, caps[pb.CapExporterSourceDateEpoch])
 	for _, typ := range []string{"image", "oci", "docker", "tar", "local"} {
 		_, err := exporters.Resolve(typ, map[string]string{"source-date-epoch": "yesterday"}, compat.Current)

@@ -1,0 +1,277 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/api/compat"
+	errdefspb "github.com/openbuildkit/buildkit/api/errdefs"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/solver/provenance"
+	"github.com/openbuildkit/buildkit/solver/schedule"
+	"github.com/openbuildkit/buildkit/worker/source"
+)
+
+// acceptAttestations reads which attestations the request asks for.
+func (j *job) acceptAttestations() error {
+	requested, err := provenance.Requested(j.req.FrontendOpt)
+	if err != nil {
+		return err
+	}
+	if attrs, ok := requested[provenance.TypeProvenance]; ok {
+		opt, err := provenance.ParseOptions(attrs)
+		if err != nil {
+			return err
+		}
+		j.provenance = &opt
+	}
+	return nil
+}
+
+// origin tells how a part of a result was made.
+type origin struct {
+	job     *job
+	ref     *reference // nil for the empty tree
+	capture *provenance.Capture
+	used    []schedule.Used
+}
+
+// origins returns how the parts of a result were made, by platform id. It holds what was used once
+// the references are evaluated.
+func (j *job) origins(res *gateway.Result) (map[string]*origin, error) {
+	refs := map[string]*reference{}
+	shape := &exporter.Result{Metadata: res.Metadata}
+	if res.Refs != nil {
+		shape.Refs = emptyTrees(res)
+	}
+	parts, err := shape.Parts(j.solver.platform())
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		ref := res.Ref
+		if res.Refs != nil {
+			ref = res.Refs[p.ID]
+		}
+		if ref == nil {
+			refs[p.ID] = nil
+			continue
+		}
+		mine, ok := ref.(*reference)
+		if !ok || mine.job != j {
+			return nil, errForeignReference
+		}
+		refs[p.ID] = mine
+	}
+	out := make(map[string]*origin, len(parts))
+	for _, p := range parts {
+		out[p.ID] = j.origin(refs, p)
+	}
+	return out, nil
+}
+
+var errForeignReference = errors.New("result holds a reference of another build")
+
+// origin tells of one part among those that refs are.
+func (j *job) origin(refs map[string]*reference, part exporter.Part) *origin {
+	ref := refs[part.ID]
+	from := j.asked
+	var edges []schedule.Edge
+	if ref != nil {
+		from = ref.asked
+		edges = append(edges, ref.edge)
+	}
+	others := map[schedule.Edge]bool{}
+	for id, other := range refs {
+		if id != part.ID && other != nil && (ref == nil || other.edge != ref.edge) {
+			others[other.edge] = true
+		}
+	}
+	var resolved []source.Material
+	// What a client that runs its own frontend does besides is not told.
+	for a := from; a != nil && a.parent != nil; a = a.parent {
+		loaded, looked := a.found()
+		for _, e := range loaded {
+			if !others[e] {
+				edges = append(edges, e)
+			}
+		}
+		resolved = append(resolved, looked...)
+	}
+	o := &origin{job: j, ref: ref, used: j.sched.Used(edges)}
+	o.capture = j.capture(o.used, resolved, part.Platform.Platform)
+	o.capture.Request = *from.request(j.madeBy)
+	o.capture.Request.Compatibility = int(j.version())
+	if root := from.root(); root != from && (root != from.parent || root.frontend != from.frontend) {
+		o.capture.Request.Root = root.request(j.madeBy)
+	}
+	return o
+}
+
+// version returns the version of behaviour of the build.
+func (j *job) version() compat.Version {
+	if j.req.Compatibility == 0 {
+		return compat.Current
+	}
+	return j.req.Compatibility
+}
+
+// madeBy returns which request made the definition with a root.
+func (j *job) madeBy(root digest.Digest) *asked {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.definitions[root]
+}
+
+// noteDefinition remembers which request made a definition.
+func (j *job) noteDefinition(def *pb.Definition, a *asked) {
+	ops := def.GetDef()
+	if len(ops) == 0 {
+		return
+	}
+	root := digest.FromBytes(ops[len(ops)-1])
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.definitions == nil {
+		j.definitions = map[digest.Digest]*asked{}
+	}
+	if j.definitions[root] == nil {
+		j.definitions[root] = a
+	}
+}
+
+// capture fills a Capture. Images that were only looked up count for the platform of the part, or if
+// they were used.
+func (j *job) capture(used []schedule.Used, resolved []source.Material, platform ocispec.Platform) *provenance.Capture {
+	c := &provenance.Capture{}
+	images := map[string]bool{}
+	// An index has one digest for all its platforms.
+	one := func(m source.Material) string {
+		if m.Platform == nil {
+			return m.Digest
+		}
+		return m.Digest + " " + platforms.Format(*m.Platform)
+	}
+	for _, u := range used {
+		op, ok := u.Vertex.Op.Op.(*pb.Op_Source)
+		if !ok {
+			c.Op(u.Vertex.Op)
+			continue
+		}
+		_, id, err := j.solver.cfg.Worker.Sources.Parse(op.Source, u.Vertex.Platform)
+		if err != nil {
+			continue // it would not have been used
+		}
+		if m, ok := id.(source.Materialer); ok {
+			mat := m.Material(u.Pin)
+			images[one(mat)] = true
+			c.Source(mat)
+		}
+	}
+	for _, m := range resolved {
+		if m.Platform == nil || images[one(m)] || platforms.OnlyStrict(platforms.Normalize(platform)).Match(*m.Platform) {
+			c.Source(m)
+		}
+	}
+	return c
+}
+
+// predicate states how the part was built. Layers are those of the part in an image and chain the
+// records that they are of, lowest first.
+func (o *origin) predicate(opt provenance.Options, chain []string, layers []ocispec.Descriptor) ([]byte, error) {
+	b := &provenance.Build{
+		ID:       o.job.req.Ref,
+		Started:  o.job.started,
+		Finished: time.Now(),
+		Platform: o.job.solver.platform(),
+		Env:      o.job.solver.cfg.ProvenanceEnv,
+		Capture:  o.capture,
+	}
+	if o.ref != nil {
+		b.Definition = o.ref.def
+	}
+	b.Layers = o.layers(chain, layers)
+	return b.Predicate(opt)
+}
+
+// layers returns the layers of an image by the vertices that they and those below them are.
+func (o *origin) layers(chain []string, layers []ocispec.Descriptor) map[provenance.Edge][]ocispec.Descriptor {
+	if len(layers) != len(chain) {
+		return nil
+	}
+	position := map[string]int{}
+	for i, id := range chain {
+		position[id] = i
+	}
+	out := map[provenance.Edge][]ocispec.Descriptor{}
+	for _, u := range o.used {
+		for i, ids := range u.Results {
+			for _, id := range ids {
+				if n, ok := position[id]; ok {
+					out[provenance.Edge{Vertex: u.Vertex.Digest, Output: i}] = layers[:n+1]
+				}
+			}
+		}
+	}
+	return out
+}
+
+// attest adds what was asked for to what a result is exported with.
+func (j *job) attest(origins map[string]*origin, out *exporter.Result) {
+	if j.provenance == nil {
+		return
+	}
+	opt := *j.provenance
+	for id, o := range origins {
+		meta := map[string][]byte{exporter.AttestationReason: []byte(exporter.ReasonProvenance)}
+		if opt.InlineOnly {
+			meta[exporter.AttestationInlineOnly] = []byte("true")
+		}
+		if out.Attestations == nil {
+			out.Attestations = map[string][]exporter.Attestation{}
+		}
+		chain := tree(out, id).Chain()
+		out.Attestations[id] = append(out.Attestations[id], exporter.Attestation{
+			Path: opt.Filename, PredicateType: opt.Version.PredicateType(), Metadata: meta,
+			Content: func(_ context.Context, layers []ocispec.Descriptor) ([]byte, error) {
+				return o.predicate(opt, chain, layers)
+			},
+		})
+	}
+}
+
+// tree returns the tree of a part of a result.
+func tree(res *exporter.Result, id string) *cache.Ref {
+	if res.Multi() {
+		return res.Refs[id]
+	}
+	return res.Ref
+}
+
+// checkMaterials refuses a result whose materials are to be known and are not.
+func (j *job) checkMaterials(origins map[string]*origin) error {
+	if j.provenance == nil || !j.provenance.Complete {
+		return nil
+	}
+	for _, o := range origins {
+		missing := o.capture.Incomplete()
+		if len(missing) == 0 {
+			continue
+		}
+		e := &status.MaterialsIncompleteError{Err: errors.New("provenance materials are incomplete: " + provenance.Describe(missing))}
+		for _, m := range missing {
+			e.Incomplete = append(e.Incomplete, &errdefspb.ProvenanceMaterialIncomplete{Op: m.Op, Name: m.Name, Reason: m.Reason})
+		}
+		return e
+	}
+	return nil
+}

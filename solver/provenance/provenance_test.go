@@ -1,0 +1,267 @@
+package provenance_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/platforms"
+	slsa02 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v0.2"
+	slsa1 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/solver/provenance"
+	"github.com/openbuildkit/buildkit/worker/source"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var (
+	amd64 = platforms.MustParse("linux/amd64")
+	hash  = strings.Repeat("a", 64)
+	began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// graph returns a definition of an image, a folder, a copy and a step with a secret.
+func graph(t *testing.T) (*pb.Definition, []digest.Digest) {
+	t.Helper()
+	def := &pb.Definition{}
+	var all []digest.Digest
+	add := func(op *pb.Op) *pb.Input {
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
+		require.NoError(t, err)
+		def.Def = append(def.Def, data)
+		all = append(all, digest.FromBytes(data))
+		return &pb.Input{Digest: digest.FromBytes(data).String()}
+	}
+	base := add(&pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: "docker-image://docker.io/library/a:1@sha256:" + hash}}})
+	git := add(&pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{
+		Identifier: "git://example.org/x.git#main",
+		Attrs:      map[string]string{"git.fullurl": "https://user:hunter2@example.org/x.git", "local.session": "s"},
+	}}})
+	file := add(&pb.Op{Inputs: []*pb.Input{base, git}, Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
+		SecondaryInput: 1, Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{Src: "/", Dest: "/"}},
+	}}}}})
+	step := add(&pb.Op{Inputs: []*pb.Input{file}, Op: &pb.Op_Exec{Exec: &pb.ExecOp{
+		Meta: &pb.Meta{
+			Args: []string{"fetch", "https://user:hunter2@example.org"}, Env: []string{"P=http://user:hunter2@proxy"},
+			ProxyEnv: &pb.ProxyEnv{HttpProxy: "http://hunter2"},
+		},
+		Mounts: []*pb.Mount{
+			{Dest: "/"},
+			{Dest: "/s", Input: -1, MountType: pb.MountType_SECRET, SecretOpt: &pb.SecretOpt{ID: "s", Optional: true}},
+			{Dest: "/agent", Input: -1, MountType: pb.MountType_SSH, SSHOpt: &pb.SSHOpt{ID: "default"}},
+		},
+		Secretenv: []*pb.SecretEnv{{ID: "token", Name: "TOKEN"}},
+	}}})
+	add(&pb.Op{Inputs: []*pb.Input{step}})
+	def.Source = &pb.Source{
+		Infos:     []*pb.SourceInfo{{Filename: "Dockerfile", Language: "Dockerfile", Data: []byte("FROM a\n"), Definition: &pb.Definition{Def: def.Def[:1]}}},
+		Locations: map[string]*pb.Locations{base.GetDigest(): {Locations: []*pb.Location{{Ranges: []*pb.Range{{Start: &pb.Position{Line: 1}, End: &pb.Position{Line: 1}}}}}}},
+	}
+	return def, all
+}
+
+// build returns a build with everything that can be told.
+func build(t *testing.T) *provenance.Build {
+	t.Helper()
+	def, digests := graph(t)
+	c := &provenance.Capture{Request: provenance.Request{
+		Frontend: "dockerfile.v0",
+		Options: map[string]string{
+			"context": "https://user:hunter2@example.org/x.git#main:sub", "filename": "x.Dockerfile", "target": "t",
+			"build-arg:A": "b", "build-arg:HTTP_PROXY": "http://user:hunter2@proxy", "label:l": "m",
+			"platform": "linux/amd64", "cgroup-parent": "c", "image-resolve-mode": "pull", "cache-imports": "[]", "attest:provenance": "",
+			"vcs:source": "https://example.org/x", "vcs:revision": "r", "vcs:empty": "",
+		},
+		Inputs:        map[string]*provenance.Request{"base": {Frontend: "gateway.v0", Options: map[string]string{"source": "x", "build-arg:C": "d"}}, "other": nil},
+		Root:          &provenance.Request{Options: map[string]string{"build-arg:A": "b"}},
+		Compatibility: 30,
+	}}
+	for _, data := range def.GetDef() {
+		op := &pb.Op{}
+		require.NoError(t, proto.Unmarshal(data, op))
+		c.Op(op)
+	}
+	arm := platforms.MustParse("linux/arm64")
+	blob := source.Material{Kind: source.MaterialImage, Name: "docker.io/o/blob@sha256:" + hash, Digest: "sha256:" + hash, Blob: true}
+	for _, m := range []source.Material{
+		source.ImageMaterial("docker.io/library/a:1@sha256:"+hash, amd64, "sha256:"+hash, false),
+		source.ImageMaterial("docker.io/library/a:1", amd64, "sha256:"+hash, false),
+		source.ImageMaterial("docker.io/library/a:1@sha256:"+hash, arm, "sha256:"+hash, false),
+		source.ImageMaterial("layout:1@sha256:"+hash, amd64, "sha256:"+hash, true),
+		blob,
+		{Kind: source.MaterialGit, Name: "https://xxxxx@example.org/x.git#main", Digest: strings.Repeat("b", 40), Secrets: []string{"GIT_AUTH_TOKEN"}, SSH: []string{"default"}},
+		{Kind: source.MaterialGit, Name: "https://example.org/y.git", Digest: hash, Bundle: &blob},
+		{Kind: source.MaterialHTTP, Name: "https://example.org/f", Digest: "sha256:" + hash},
+		{Kind: source.MaterialHTTP, Name: "https://example.org/f", Digest: "sha256:" + hash},
+		{Kind: source.MaterialLocal, Name: "context"},
+	} {
+		c.Source(m)
+	}
+	return &provenance.Build{
+		ID: "ref", Started: began, Finished: began.Add(time.Minute), Platform: amd64, Env: map[string]any{"site": "here"},
+		Capture: c, Definition: def,
+		Layers: map[provenance.Edge][]ocispec.Descriptor{{Vertex: digests[0]}: {{MediaType: "layer", Digest: digest.Digest("sha256:" + hash), Size: 3}}},
+	}
+}
+
+func TestPredicatesAreTheKnownOnes(t *testing.T) {
+	for name, attrs := range map[string]map[string]string{
+		"v1-max":  {"reproducible": "true", "builder-id": "https://builder.example/1"},
+		"v1-min":  {"mode": "min"},
+		"v02-max": {"version": "v0.2", "mode": "full"},
+		"v02-min": {"version": "v0.2", "mode": "min"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt, err := provenance.ParseOptions(attrs)
+			require.NoError(t, err)
+			data, err := build(t).Predicate(opt)
+			require.NoError(t, err)
+			require.NotContains(t, string(data), "hunter2")
+			again, err := build(t).Predicate(opt)
+			require.NoError(t, err)
+			require.JSONEq(t, string(data), string(again))
+			if opt.Version == provenance.V1 {
+				var p slsa1.ProvenancePredicate //nolint:staticcheck // what most who verify parse with
+				require.NoError(t, json.Unmarshal(data, &p), "others read it")
+				require.Len(t, p.BuildDefinition.ResolvedDependencies, 8)
+			} else {
+				var p slsa02.ProvenancePredicate
+				require.NoError(t, json.Unmarshal(data, &p), "others read it")
+				require.Len(t, p.Materials, 8)
+			}
+			var v any
+			require.NoError(t, json.Unmarshal(data, &v))
+			shown, err := json.MarshalIndent(v, "", "  ")
+			require.NoError(t, err)
+			golden := "testdata/" + name + ".json"
+			if *update {
+				require.NoError(t, os.WriteFile(golden, append(shown, '\n'), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err)
+			require.JSONEq(t, string(want), string(data))
+		})
+	}
+}
+
+func TestABuildIsHermeticIfAllIsKnownAndNothingHadANetwork(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ops                []*pb.Op
+		local              bool
+		complete, hermetic bool
+	}{
+		"nothing":         {complete: true, hermetic: true},
+		"without network": {ops: []*pb.Op{{Op: &pb.Op_Exec{Exec: &pb.ExecOp{Network: pb.NetMode_NONE}}}}, complete: true, hermetic: true},
+		"with network":    {ops: []*pb.Op{{Op: &pb.Op_Exec{Exec: &pb.ExecOp{}}}}, complete: true},
+		"local":           {local: true},
+		"nested build":    {ops: []*pb.Op{{Op: &pb.Op_Build{Build: &pb.BuildOp{}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &provenance.Capture{}
+			for _, op := range tc.ops {
+				c.Op(op)
+			}
+			if tc.local {
+				c.Source(source.Material{Kind: source.MaterialLocal, Name: "context"})
+			}
+			require.Equal(t, tc.complete, len(c.Incomplete()) == 0)
+			data, err := (&provenance.Build{Platform: amd64, Capture: c}).Predicate(provenance.Options{Version: provenance.V1})
+			require.NoError(t, err)
+			require.Equal(t, tc.hermetic, strings.Contains(string(data), `"buildkit_hermetic":true`), string(data))
+			require.Equal(t, tc.complete, strings.Contains(string(data), `"resolvedDependencies":true`), string(data))
+		})
+	}
+}
+
+func TestASecretThatOneStepNeedsIsNotOptional(t *testing.T) {
+	c := &provenance.Capture{}
+	for _, optional := range []bool{true, false, true} {
+		c.Op(&pb.Op{Op: &pb.Op_Exec{Exec: &pb.ExecOp{Secretenv: []*pb.SecretEnv{{ID: "s", Optional: optional}}}}})
+	}
+	data, err := (&provenance.Build{Platform: amd64, Capture: c}).Predicate(provenance.Options{Version: provenance.V1, Max: true})
+	require.NoError(t, err)
+	require.Contains(t, string(data), `"secrets":[{"id":"s"}]`)
+}
+
+func TestWhatIsRequested(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opts map[string]string
+		want map[string]map[string]string
+		err  string
+	}{
+		"nothing":             {opts: map[string]string{"target": "x"}, want: map[string]map[string]string{}},
+		"all by default":      {opts: map[string]string{"attest:provenance": "", "attest:sbom": "true"}, want: map[string]map[string]string{"provenance": {}, "sbom": {}}},
+		"attributes":          {opts: map[string]string{"attest:provenance": `mode=min,"builder-id=a,b"`}, want: map[string]map[string]string{"provenance": {"mode": "min", "builder-id": "a,b"}}},
+		"build arguments":     {opts: map[string]string{"build-arg:BUILDKIT_ATTEST_PROVENANCE": "mode=max"}, want: map[string]map[string]string{"provenance": {"mode": "max"}}},
+		"options go first":    {opts: map[string]string{"build-arg:BUILDKIT_ATTEST_PROVENANCE": "mode=max", "attest:provenance": "mode=min"}, want: map[string]map[string]string{"provenance": {"mode": "min"}}},
+		"switched off":        {opts: map[string]string{"attest:provenance": "false", "attest:sbom": "disabled=true"}, want: map[string]map[string]string{}},
+		"an unknown type":     {opts: map[string]string{"attest:magic": ""}, err: `unknown attestation type "magic"`},
+		"an unknown argument": {opts: map[string]string{"build-arg:BUILDKIT_ATTEST_MAGIC": ""}, err: `unknown attestation type "magic"`},
+		"no CSV":              {opts: map[string]string{"attest:sbom": `a="`}, err: "failed to parse attestation sbom: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := provenance.Requested(tc.opts)
+			if tc.err != "" {
+				require.ErrorContains(t, err, tc.err)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tc.want, got)
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o, err := provenance.ParseOptions(nil)
+	require.NoError(t, err)
+	require.Equal(t, provenance.Options{Max: true, Version: provenance.V1, Filename: "provenance.json"}, o)
+	o, err = provenance.ParseOptions(map[string]string{
+		"mode": "min", "version": "v0.2", "builder-id": "b", "filename": "f", "reproducible": "1", "inline-only": "true",
+		"capture-usage": "true", "complete-materials": "true", "unknown": "x",
+	})
+	require.NoError(t, err)
+	require.Equal(t, provenance.Options{
+		Version: provenance.V02, BuilderID: "b", Filename: "f", Reproducible: true, InlineOnly: true, CaptureUsage: true, Complete: true,
+	}, o)
+	require.Equal(t, "https://slsa.dev/provenance/v0.2", o.Version.PredicateType())
+	for attr, want := range map[string]string{
+		"mode=most": `invalid mode "most"`, "version=v2": "invalid provenance SLSA version: v2",
+		"reproducible=maybe": "failed to parse reproducible flag", "filename=../x": `invalid provenance filename "../x"`,
+	} {
+		k, v, _ := strings.Cut(attr, "=")
+		_, err := provenance.ParseOptions(map[string]string{k: v})
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func FuzzRequested(f *testing.F) {
+	f.Add("mode=min,inline-only=true", "generator=x")
+	f.Fuzz(func(_ *testing.T, p, s string) {
+		got, err := provenance.Requested(map[string]string{"attest:provenance": p, "build-arg:BUILDKIT_ATTEST_SBOM": s})
+		if err == nil {
+			_, _ = provenance.ParseOptions(got["provenance"])
+		}
+	})
+}
+
+func FuzzDefinition(f *testing.F) {
+	data, err := proto.Marshal(&pb.Op{Inputs: []*pb.Input{{Digest: "x"}}, Op: &pb.Op_Source{Source: &pb.SourceOp{Identifier: "local://x"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, data)
+	f.Fuzz(func(_ *testing.T, a, b []byte) {
+		_, _ = (&provenance.Build{Platform: amd64, Capture: &provenance.Capture{}, Definition: &pb.Definition{
+			Def: [][]byte{a, b}, Source: &pb.Source{Infos: []*pb.SourceInfo{nil, {Definition: &pb.Definition{Def: [][]byte{a}}}}},
+		}}).Predicate(provenance.Options{Max: true})
+	})
+}
