@@ -16,7 +16,9 @@ import (
 
 // fetch makes sure that one of the forms of a record's layer is in the content store, under the
 // record's lease, and returns it. It unpacks to the layer's own archive.
-func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, error) {
+//
+// Begun is called when a transfer has its turn, if there is one.
+func (m *Manager) fetch(ctx context.Context, r *record, acc Access, begun func()) (variant, error) {
 	m.mu.Lock()
 	variants := slices.DeleteFunc(slices.Clone(r.state.Blobs), func(v variant) bool { return !v.ofTree() })
 	m.mu.Unlock()
@@ -31,7 +33,7 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 	}
 	var errs []error
 	for _, v := range variants {
-		err := m.fetchVariant(ctx, r, v, acc)
+		err := m.fetchVariant(ctx, r, v, acc, begun)
 		if err == nil {
 			return v, nil
 		}
@@ -47,7 +49,7 @@ func (m *Manager) fetch(ctx context.Context, r *record, acc Access) (variant, er
 }
 
 // fetchVariant fetches one form of a layer, together with all who want the same blob.
-func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Access) error {
+func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Access, begun func()) error {
 	// After a crash a fetch goes on where it was only if the record that it is for is known then.
 	if err := m.store.Flush(); err != nil {
 		return fmt.Errorf("keep cache record %s: %w", r.id, err)
@@ -59,7 +61,7 @@ func (m *Manager) fetchVariant(ctx context.Context, r *record, v variant, acc Ac
 		if err != nil {
 			return err
 		}
-		if err := m.shareBlob(leased, v.Descriptor, acc); err != nil {
+		if err := m.shareBlob(leased, v.Descriptor, acc, begun); err != nil {
 			return err
 		}
 		if ok, err := m.local(ctx, r, v); err != nil || ok {
@@ -79,7 +81,7 @@ func (m *Manager) FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 			return err
 		}
 		if !here {
-			if err := m.shareBlob(ctx, desc, acc); err != nil {
+			if err := m.shareBlob(ctx, desc, acc, func() {}); err != nil {
 				return err
 			}
 		}
@@ -102,13 +104,13 @@ func (m *Manager) FetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 }
 
 // shareBlob fetches a blob together with all who want the same, under the lease of ctx.
-func (m *Manager) shareBlob(ctx context.Context, desc ocispec.Descriptor, acc Access) error {
+func (m *Manager) shareBlob(ctx context.Context, desc ocispec.Descriptor, acc Access, begun func()) error {
 	lease, leased := leases.FromContext(ctx)
-	return m.share(ctx, "blob "+desc.Digest.String(), acc, func(ctx context.Context, acc Access) error {
+	return m.shareNoting(ctx, "blob "+desc.Digest.String(), acc, begun, func(ctx context.Context, acc Access) error {
 		if leased {
 			ctx = leases.WithLease(ctx, lease)
 		}
-		return m.fetchBlob(ctx, desc, acc)
+		return m.fetchBlob(ctx, desc, acc, begun)
 	})
 }
 
@@ -203,11 +205,12 @@ func (m *Manager) lease(ctx context.Context, r *record, dgsts ...digest.Digest) 
 }
 
 // fetchBlob reads a blob from the first source that has it.
-func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Access) error {
+func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Access, begun func()) error {
 	if err := m.fetches.Acquire(ctx, 1); err != nil {
 		return context.Cause(ctx)
 	}
 	defer m.fetches.Release(1)
+	begun()
 	var errs []error
 	tried := map[blob.Source]bool{}
 	for {

@@ -205,7 +205,7 @@ func (m *Manager) convertible(ctx context.Context, r *record) (bool, error) {
 
 // convert makes a form of a layer from another one, which is fetched if need be.
 func (m *Manager) convert(ctx context.Context, r *record, opt form, acc Access) (variant, error) {
-	from, err := m.fetch(ctx, r, acc)
+	from, err := m.fetch(ctx, r, acc, func() {})
 	if err != nil {
 		return variant{}, err
 	}

@@ -122,7 +122,7 @@ func (m *Manager) bring(ctx context.Context, r *record, v variant, acc Access) e
 	if err != nil || ok {
 		return err
 	}
-	return m.fetchVariant(ctx, r, v, acc)
+	return m.fetchVariant(ctx, r, v, acc, func() {})
 }
 
 func (m *Manager) proveAll(ctx context.Context, descs []ocispec.Descriptor, acc Access) error {

@@ -71,8 +71,7 @@ func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access, begun fun
 		case <-ctx.Done():
 		}
 	}
-	begun()
-	err := m.fetchAndUnpack(ctx, r, acc, parent)
+	err := m.fetchAndUnpack(ctx, r, acc, begun, parent)
 	if err != nil {
 		cancel(err)
 		// Not before the parent has ended: what it makes may be removed otherwise.
@@ -85,8 +84,9 @@ func (m *Manager) unpackOn(ctx context.Context, r *record, acc Access, begun fun
 
 // fetchAndUnpack makes the tree of r once its parent's is there, of which parent tells; it leaves in
 // parent what it takes from it.
-func (m *Manager) fetchAndUnpack(ctx context.Context, r *record, acc Access, parent chan error) error {
-	v, err := m.fetch(ctx, r, acc)
+func (m *Manager) fetchAndUnpack(ctx context.Context, r *record, acc Access, begun func(), parent chan error) error {
+	v, err := m.fetch(ctx, r, acc, begun)
+	begun()
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (m *Manager) fetchAndUnpack(ctx context.Context, r *record, acc Access, par
 	if err := m.deleteBlob(ctx, v.Descriptor.Digest); err != nil {
 		return err
 	}
-	if v, err = m.fetch(ctx, r, acc); err != nil {
+	if v, err = m.fetch(ctx, r, acc, begun); err != nil {
 		return err
 	}
 	return m.unpack(ctx, r, v, acc, parent)

@@ -25,7 +25,7 @@ func TestLayersAreFetchedFromTheLowestAndUnpackedWhenTheyAreHere(t *testing.T) {
 	e := newEnv(t, "overlayfs")
 	r := newRemote()
 	var names []string
-	for i := range 12 {
+	for i := range 60 {
 		names = append(names, fmt.Sprintf("f%02d", i))
 	}
 	ref := e.image(r, names...)
