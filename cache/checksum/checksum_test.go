@@ -222,3 +222,23 @@ func TestDigestsAreKeptAndSeedsAgreeWithTheTree(t *testing.T) {
 	require.Equal(t, want, l.digest(seeded, "/", checksum.Opt{}))
 	require.Equal(t, l.digest(ref, "/link/deep.txt", checksum.Opt{}), l.digest(seeded, "/link/deep.txt", checksum.Opt{}))
 }
+
+// Errors speak of the tree, not of where it is mounted, which makes paths longer.
+func TestErrorsNamePathsOfTheTree(t *testing.T) {
+	l := newLab(t)
+	ref := l.tree(func(dir string) {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		require.NoError(t, err)
+		for range 2040 {
+			require.NoError(t, unix.Mkdirat(fd, "d", 0o755))
+			next, err := unix.Openat(fd, "d", unix.O_PATH|unix.O_CLOEXEC, 0)
+			require.NoError(t, err)
+			require.NoError(t, unix.Close(fd))
+			fd = next
+		}
+		require.NoError(t, unix.Close(fd))
+	})
+	_, err := l.c.Digest(t.Context(), ref, "/", checksum.Opt{}, cache.Access{})
+	require.ErrorIs(t, err, unix.ENAMETOOLONG)
+	require.Regexp(t, "^[a-z]+ (/d)+: file name too long$", err.Error())
+}

@@ -76,7 +76,7 @@ func (v *view) stat(ctx context.Context, p string) (Entry, error) {
 		return Entry{}, err
 	}
 	if e, err = lookup(host); err != nil {
-		return Entry{}, err
+		return Entry{}, inTree(err, p)
 	}
 	v.t.entries[p] = e
 	return e, nil
@@ -96,7 +96,7 @@ func (v *view) list(ctx context.Context, p string) ([]string, error) {
 	}
 	entries, err := os.ReadDir(host)
 	if err != nil {
-		return nil, err
+		return nil, inTree(err, p)
 	}
 	names := make([]string, len(entries))
 	for i, e := range entries {
@@ -142,6 +142,15 @@ func (v *view) resolve(ctx context.Context, p string, follow bool) (string, erro
 		at = next
 	}
 	return at, nil
+}
+
+// inTree takes the path of the host out of an error.
+func inTree(err error, p string) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return &fs.PathError{Op: pe.Op, Path: "/" + p, Err: pe.Err}
+	}
+	return err
 }
 
 func missing(err error, p string) error {
@@ -283,7 +292,7 @@ func (v *view) hash(ctx context.Context, p string) error {
 				return context.Cause(ctx)
 			}
 			sums[i], err = hashFile(filepath.Join(v.root, filepath.FromSlash(p)))
-			return err
+			return inTree(err, p)
 		})
 	}
 	if err := eg.Wait(); err != nil {

@@ -25,12 +25,14 @@ func imageSource(meta *gateway.SourceMeta) (lower.Source, error) {
 }
 
 // registryImage is what the image ref was resolved to: another one if a policy of the build says so.
+// If that puts files or a repository in its place, there is no configuration, and no digest either: the
+// policy does the same to the reference when that is solved.
 func registryImage(meta *gateway.SourceMeta, ref string) (lower.Source, error) {
 	used := ref
 	if meta.Op != nil {
 		var ok bool
 		if used, ok = strings.CutPrefix(meta.Op.Identifier, pb.SchemeImage); !ok {
-			return lower.Source{}, fmt.Errorf("image %s is replaced by %s, which is not an image", ref, giturl.Redact(meta.Op.Identifier))
+			return lower.Source{}, nil
 		}
 	}
 	src, err := imageSource(meta)

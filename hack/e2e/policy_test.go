@@ -76,9 +76,11 @@ func TestPoliciesDecideOnSources(t *testing.T) {
 		require.Contains(t, r.Stderr, "FROM docker.io/library/other:latest@sha256:")
 		require.Equal(t, "other", read(t, out, "other"))
 	})
-	t.Run("what is no image for a Dockerfile", func(t *testing.T) {
-		r := launchBuild(t, d, dir, policyFile(t, converts(busyboxSource, "local://context"))).wait(t)
-		require.Contains(t, r.Stderr, "image docker.io/library/busybox:latest is replaced by local://context, which is not an image")
+	t.Run("files in place of an image", func(t *testing.T) {
+		dir := dockerfile(t, "FROM busybox", "COPY --from=busybox Dockerfile /copied")
+		d.MustBuildctl(t, harness.DockerfileArgs(dir, policyFile(t, converts(busyboxSource, "local://context")), toLocal(out))...)
+		require.Equal(t, read(t, dir, "Dockerfile"), read(t, out, "copied"))
+		require.Equal(t, read(t, dir, "Dockerfile"), read(t, out, "Dockerfile"))
 	})
 	t.Run("a circle", func(t *testing.T) {
 		r := solve(t, d, definition, policyFile(t, converts(busyboxSource, other), converts(other, busyboxSource))).wait(t)
