@@ -68,11 +68,7 @@ func display(c *cmd, lex shell.Lexer, env shell.Env) string {
 	if expanded, err := lex.Word(text, env); err == nil {
 		text = expanded
 	}
-	if keyword, rest, ok := strings.Cut(text, " "); ok {
-		text = strings.ToUpper(keyword) + " " + rest
-	} else {
-		text = strings.ToUpper(text)
-	}
+	text = strings.ToUpper(node.Keyword) + strings.TrimPrefix(text, node.Keyword)
 	if c.trigger {
 		text = "ONBUILD " + text
 	}
