@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/snapshot"
@@ -61,10 +63,24 @@ func victim(root string) {
 		must(release())
 		ref, err := m.Commit(e.ctx)
 		must(err)
-		value, err := json.Marshal(files)
-		must(err)
-		must(ref.SetValue("files", value, "all"))
-		refs = append(refs, ref)
+		know := func(ref *cache.Ref) {
+			value, err := json.Marshal(files)
+			must(err)
+			must(ref.SetValue("files", value, "all"))
+			refs = append(refs, ref)
+		}
+		know(ref)
+		if other := refs[rnd.IntN(len(refs))]; rnd.IntN(4) == 0 {
+			var more map[string]string
+			must(json.Unmarshal(other.Value("files"), &more))
+			maps.Copy(files, more)
+			merged, err := e.Merge(e.ctx, []*cache.Ref{ref, other}, cache.Description{}, event.Scope{})
+			must(err)
+			know(merged)
+			if rnd.IntN(2) == 0 {
+				must(merged.Realise(e.ctx, cache.Access{}))
+			}
+		}
 		switch rnd.IntN(12) {
 		case 0:
 			_, err := ref.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})

@@ -29,7 +29,8 @@ const (
 	difference kind = "diff"
 )
 
-// removedValue is where a record of kind difference keeps the names that its layer removes, as JSON.
+// removedValue is where a record keeps the names that its layer removes, as JSON, because its tree
+// cannot: it shows only what is there, and removes only what was there below it.
 const removedValue = "removed"
 
 // maxHeight is how many layers a merge may have. Merges of merges could have any number, each named by
@@ -285,20 +286,38 @@ func (m *Manager) compareParts(ctx context.Context, r *record, key string) error
 		}
 	}
 	removed, err := m.snapshots.Compare(ctx, key, ids[0], ids[1])
-	if err != nil || len(removed) == 0 {
+	if err != nil {
 		return err
+	}
+	return m.setRemovals(r, removed)
+}
+
+// setRemovals keeps the names that the layer of a record removes. It comes before there is a tree, also
+// on disk: a record that has one must know what it removes.
+func (m *Manager) setRemovals(r *record, removed []string) error {
+	if len(removed) == 0 {
+		return nil
+	}
+	m.mu.Lock()
+	r.removed = removed
+	gone := r.gone
+	m.mu.Unlock()
+	if gone {
+		return nil // those who have it still go on
 	}
 	if err := m.setValue(r, removedValue, mustJSON(removed), ""); err != nil {
 		return err
 	}
-	// Before there is a tree: a record that has one must know what it removes.
 	return m.store.Flush()
 }
 
-// removals returns the names that the layer of a record removes besides what its snapshot says.
+// removals returns the names that the layer of a record removes, if its snapshot may not say all.
 func (m *Manager) removals(r *record) (removed []string, err error) {
-	if r.state.Kind != difference {
-		return nil, nil
+	m.mu.Lock()
+	removed = r.removed
+	m.mu.Unlock()
+	if removed != nil {
+		return removed, nil
 	}
 	v := m.value(r, removedValue)
 	if v == nil {

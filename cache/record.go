@@ -50,6 +50,8 @@ type record struct {
 	leased bool
 	kept   map[digest.Digest]bool
 
+	// removed are the names that the layer removes if they have become known in this process.
+	removed []string
 	// progress is where the work for a tree that is made of others shows.
 	progress event.Scope
 

@@ -56,7 +56,15 @@ func (m *Manager) unpack(ctx context.Context, r *record, v variant, acc Access, 
 		return err
 	}
 	begun = true
-	if err := m.extract(ctx, r, v, acc, func(archive io.Reader) error { return m.apply(ctx, key, archive) }); err != nil {
+	var applied layer.Applied
+	err = m.extract(ctx, r, v, acc, func(archive io.Reader) (err error) {
+		applied, err = m.apply(ctx, key, archive)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.setRemovals(r, applied.Removed); err != nil {
 		return err
 	}
 	if err := m.snapshots.Commit(ctx, r.id, key); err != nil {
@@ -75,14 +83,13 @@ func (m *Manager) beginOn(ctx context.Context, r *record, key string) error {
 }
 
 // apply unpacks an archive into an active snapshot.
-func (m *Manager) apply(ctx context.Context, key string, archive io.Reader) (err error) {
+func (m *Manager) apply(ctx context.Context, key string, archive io.Reader) (_ layer.Applied, err error) {
 	dir, release, err := snapshot.MountTemp(m.snapshots.Mountable(ctx, key, false, nil))
 	if err != nil {
-		return err
+		return layer.Applied{}, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	_, err = layer.Apply(ctx, dir, archive)
-	return err
+	return layer.Apply(ctx, dir, archive)
 }
 
 // unpackAlone unpacks a blob and puts it on the parent's tree when below says that it is there.
@@ -108,6 +115,9 @@ func (m *Manager) unpackAlone(ctx context.Context, r *record, v variant, acc Acc
 	}
 	if err := m.attach(ctx, r, alone); err != nil {
 		return fmt.Errorf("extract layer %s: %w", v.Descriptor.Digest, err)
+	}
+	if err := m.setRemovals(r, alone.Removed); err != nil {
+		return err
 	}
 	if err := d.CommitOn(ctx, r.id, key, r.parent.id); err != nil {
 		return fmt.Errorf("extract layer %s: %w", v.Descriptor.Digest, err)

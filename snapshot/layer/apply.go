@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -33,35 +34,48 @@ func (e *EntryError) Error() string { return fmt.Sprintf("layer entry %q: %v", e
 // Unwrap returns the cause.
 func (e *EntryError) Unwrap() error { return e.Err }
 
+// Applied tells of an archive that was unpacked.
+type Applied struct {
+	// Size is the sum of the sizes of the files written.
+	Size int64
+	// Removed are the names that the archive removes, folders that it empties among them, whether
+	// there was anything or not. It is nil if there are more than maxRemoved.
+	Removed []string
+}
+
+// maxRemoved bounds what is remembered of an archive.
+const maxRemoved = 1 << 16
+
 // Apply unpacks the uncompressed archive r onto the tree at root, a folder that nobody else writes
-// to meanwhile, and returns the sum of the sizes of the files written. It reads r up to the end of
-// the archive, not further.
+// to meanwhile. It reads r up to the end of the archive, not further.
 //
 // Removals (whiteouts) remove from the tree as it is seen; root has to be the mounted tree, not an
 // upper folder. An entry that cannot be made is an *EntryError. What has been unpacked until then
 // stays.
-func Apply(ctx context.Context, root string, r io.Reader) (int64, error) {
+func Apply(ctx context.Context, root string, r io.Reader) (Applied, error) {
 	return apply(ctx, root, r, &applier{})
 }
 
 // Unpack is Apply for an archive that is no layer: names that stand for removals there are names
 // like others, and the root keeps its owner, mode and time. change, if not nil, may change what an
-// entry says of itself before it is made.
+// entry says of itself before it is made. It returns the sum of the sizes of the files written.
 func Unpack(ctx context.Context, root string, r io.Reader, change func(*tar.Header)) (int64, error) {
-	return apply(ctx, root, r, &applier{ordinary: true, change: change})
+	applied, err := apply(ctx, root, r, &applier{ordinary: true, change: change})
+	return applied.Size, err
 }
 
 // apply unpacks with an applier that knows what is different from Apply.
-func apply(ctx context.Context, root string, r io.Reader, a *applier) (int64, error) {
+func apply(ctx context.Context, root string, r io.Reader, a *applier) (Applied, error) {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: root, Err: err}
+		return Applied{}, &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	a.ctx = ctx
 	a.tree = tree{root: rootFD, dir: -1}
 	a.copyBuf = make([]byte, 128<<10)
 	a.seed = maphash.MakeSeed()
 	a.written = map[uint64]struct{}{}
+	a.removed = map[string]struct{}{}
 	if detached := a.alone; detached != nil {
 		a.plain = true
 		a.made = func(dir string) { detached.implied[dir] = false }
@@ -70,24 +84,24 @@ func apply(ctx context.Context, root string, r io.Reader, a *applier) (int64, er
 	tr := tar.NewReader(bufio.NewReaderSize(r, 128<<10))
 	for {
 		if ctx.Err() != nil {
-			return a.size, context.Cause(ctx)
+			return a.applied(), context.Cause(ctx)
 		}
 		hdr, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return a.size, a.setDirTimes()
+			return a.applied(), a.setDirTimes()
 		}
 		if err != nil {
-			return a.size, fmt.Errorf("read layer archive: %w", err)
+			return a.applied(), fmt.Errorf("read layer archive: %w", err)
 		}
 		if a.change != nil {
 			a.change(hdr)
 		}
 		if err := a.entry(hdr, tr); err != nil {
-			return a.size, &EntryError{hdr.Name, err}
+			return a.applied(), &EntryError{hdr.Name, err}
 		}
 		if len(a.dirTimes) >= maxDirTimes {
 			if err := a.setDirTimes(); err != nil {
-				return a.size, err
+				return a.applied(), err
 			}
 			a.dirTimes = nil
 		}
@@ -111,8 +125,24 @@ type applier struct {
 	// written has the hash of every path of this layer, for opaque folders.
 	seed    maphash.Seed
 	written map[uint64]struct{}
+	// removed has the names that were removed, at most one more than are remembered.
+	removed map[string]struct{}
 	// alone is set if the tree below is not here.
 	alone *detachedUpper
+}
+
+func (a *applier) applied() Applied {
+	done := Applied{Size: a.size}
+	if len(a.removed) > 0 && len(a.removed) <= maxRemoved {
+		done.Removed = slices.Sorted(maps.Keys(a.removed))
+	}
+	return done
+}
+
+func (a *applier) noteRemoved(name string) {
+	if len(a.removed) <= maxRemoved {
+		a.removed[name] = struct{}{}
+	}
 }
 
 type dirTime struct {
@@ -207,8 +237,11 @@ func (a *applier) make(parent int, name, base string, hdr *tar.Header, content i
 	case tar.TypeDir:
 		err := unix.Mkdirat(parent, base, 0o700)
 		if errors.Is(err, unix.EEXIST) {
-			// The entry says all that the folder is.
-			err = dropXattrs(procPath(parent, base), hdr)
+			err = nil
+			if !a.ordinary {
+				// The entry says all that the folder is.
+				err = dropXattrs(procPath(parent, base), hdr)
+			}
 		}
 		if err != nil {
 			return err
@@ -475,6 +508,9 @@ func (a *applier) setDirTimes() error {
 func (a *applier) whiteout(dir, base string) error {
 	a.forget()
 	if base == opaqueName {
+		if dir != "." {
+			a.noteRemoved(dir)
+		}
 		if a.alone != nil {
 			return a.alone.opaque(a, dir)
 		}
@@ -487,6 +523,7 @@ func (a *applier) whiteout(dir, base string) error {
 	if name == "" || name == "." || name == ".." {
 		return errors.New("invalid name of a removed file")
 	}
+	a.noteRemoved(path.Join(dir, name))
 	if a.alone != nil {
 		return a.alone.remove(a, dir, name)
 	}

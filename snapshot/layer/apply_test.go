@@ -222,9 +222,9 @@ func TestApplyHidesWhatAnOpaqueFolderHad(t *testing.T) {
 
 func TestApplyReadsNoFurtherThanItHasTo(t *testing.T) {
 	root, _ := sandbox(t)
-	size, err := Apply(t.Context(), root, pack(t, tar.Header{Name: "abc"}))
+	applied, err := Apply(t.Context(), root, pack(t, tar.Header{Name: "abc"}))
 	require.NoError(t, err)
-	require.EqualValues(t, 3, size)
+	require.EqualValues(t, 3, applied.Size)
 	_, err = Apply(t.Context(), root, strings.NewReader(strings.Repeat("no archive ", 100)))
 	require.ErrorContains(t, err, "read layer archive")
 	_, err = Apply(t.Context(), filepath.Join(root, "abc"), pack(t))

@@ -42,14 +42,23 @@ func Tree(dir string) Stack {
 }
 
 // Compare tells out what has to be done to the tree lower to get the tree upper. The names in removed
-// are told to be gone too, each at its place; their folders are in upper.
+// are told to be gone too, each at its place; a folder of that name in upper takes nothing over from
+// what it replaces.
 //
 // Files are the same if type, size, owner, mode, times, extended attributes and the names that they
 // are linked to are; contents are read only where times have no fractions of a second and so prove
 // nothing, and nothing is read of what is the same file on disk.
 func Compare(ctx context.Context, lower, upper Stack, removed []string, out Sink) error {
-	c := compare{ctx: ctx, lower: lower, upper: upper, removed: byFolder(removed), out: out}
+	c := compare{ctx: ctx, lower: lower, upper: upper, removed: byFolder(removed), anew: setOf(removed), out: out}
 	return c.dir("", lower.Dirs, upper.Dirs)
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
 }
 
 // byFolder sorts names into the folders they are in.
@@ -70,6 +79,7 @@ type compare struct {
 	ctx          context.Context //nolint:containedctx // lives as long as the call that it came with
 	lower, upper Stack
 	removed      map[string][]string
+	anew         map[string]bool
 	out          Sink
 	// pending are the folders on the way to the current entry that have not been told because
 	// nothing in them has changed so far.
@@ -110,6 +120,10 @@ func (c *compare) dir(name string, old, now []string) error {
 		switch {
 		case n == nil:
 			err = c.remove(child)
+		case c.anew[child] && n.IsDir():
+			if err = c.remove(child); err == nil {
+				err = c.added(child, n)
+			}
 		case o == nil:
 			err = c.added(child, n)
 		default:

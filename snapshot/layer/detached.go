@@ -22,8 +22,7 @@ var ErrNeedsParent = errors.New("layer cannot be unpacked on its own")
 // Detached is a layer that was unpacked on its own, as an upper folder of overlayfs, before the
 // tree that it stands on was there.
 type Detached struct {
-	// Size is the sum of the sizes of the files written.
-	Size int64
+	Applied
 
 	dir    string
 	xattrs XattrPrefix
@@ -42,11 +41,11 @@ type Detached struct {
 // of Apply, and ErrNeedsParent.
 func ApplyDetached(ctx context.Context, dir string, r io.Reader, xattrs XattrPrefix) (*Detached, error) {
 	u := &detachedUpper{xattrs: xattrs, implied: map[string]bool{}, marked: map[string]bool{}}
-	size, err := apply(ctx, dir, r, &applier{alone: u})
+	applied, err := apply(ctx, dir, r, &applier{alone: u})
 	if err != nil {
 		return nil, err
 	}
-	return &Detached{Size: size, dir: dir, xattrs: xattrs, hasRoot: u.hasRoot, implied: sorted(u.implied), needed: u.implied, marked: sorted(u.marked)}, nil
+	return &Detached{Applied: applied, dir: dir, xattrs: xattrs, hasRoot: u.hasRoot, implied: sorted(u.implied), needed: u.implied, marked: sorted(u.marked)}, nil
 }
 
 // NeedsTree reports whether Attach will look at the tree below.

@@ -22,8 +22,8 @@ type Upper struct {
 	// Lowers are the folders below it, the uppermost first.
 	Lowers []string
 	Xattrs XattrPrefix
-	// Removed are names that the layer removes and that have no mark in the folder; their folders
-	// are in it.
+	// Removed are names that the layer removes, marked in the folder or not. A folder that is there
+	// takes nothing over from what it replaces.
 	Removed []string
 }
 
@@ -39,7 +39,7 @@ func WriteUpper(ctx context.Context, w io.Writer, u Upper) error {
 
 // Walk tells out what WriteUpper writes.
 func (u Upper) Walk(ctx context.Context, out Sink) error {
-	walk := upperWalk{Upper: u, ctx: ctx, out: out, removed: byFolder(u.Removed)}
+	walk := upperWalk{Upper: u, ctx: ctx, out: out, removed: byFolder(u.Removed), anew: setOf(u.Removed)}
 	return walk.walk("", u.Lowers, false)
 }
 
@@ -48,6 +48,7 @@ type upperWalk struct {
 	ctx     context.Context //nolint:containedctx // lives as long as the call that it came with
 	out     Sink
 	removed map[string][]string
+	anew    map[string]bool
 	// pending are the folders on the way to where the walk is that were copied up and are not
 	// changed themselves: they are written before the first change in them, or never.
 	pending []pendingDir
@@ -156,6 +157,15 @@ func (u *upperWalk) entry(name string, lowers []string, hides bool) error {
 			return err
 		}
 		return u.out.Add(name, file, st)
+	}
+	if u.anew[name] {
+		if err := u.remove(name); err != nil {
+			return err
+		}
+		if err := u.out.Add(name, file, st); err != nil {
+			return err
+		}
+		return u.walk(name, nil, false)
 	}
 	opaque := u.Xattrs.IsOpaque(file)
 	same := false
