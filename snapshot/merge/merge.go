@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -57,6 +58,9 @@ type Target struct {
 	// folder was opened last, as fd; -1 for none. Names of one folder come together.
 	folder string
 	fd     int
+	// from is where the file linked last is, as fromFD; -1 for none.
+	from   string
+	fromFD int
 	// times of the folders made, set at the end: what is put into a folder changes its own.
 	times map[string][2]unix.Timespec
 	// size of what does not share its bytes with other snapshots.
@@ -72,7 +76,7 @@ func Open(dir string, below layer.Stack) (*Target, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	t := &Target{dir: dir, root: root, xattrs: below.Xattrs, fd: -1, times: map[string][2]unix.Timespec{}}
+	t := &Target{dir: dir, root: root, xattrs: below.Xattrs, fd: -1, fromFD: -1, times: map[string][2]unix.Timespec{}}
 	if len(below.Dirs) > 0 {
 		t.below = layer.NewFinder(below)
 	}
@@ -82,6 +86,7 @@ func Open(dir string, below layer.Stack) (*Target, error) {
 // Close ends the use without setting times.
 func (t *Target) Close() {
 	t.forget()
+	t.forgetFrom()
 	unix.Close(t.root)
 }
 
@@ -178,16 +183,40 @@ func (t *Target) replace(parent int, name, base string) error {
 }
 
 func (t *Target) addFile(parent int, base, file string) error {
-	dst := procPath(parent, base)
-	n, err := Link(dst, file)
+	err := t.link(parent, base, file)
 	if errors.Is(err, unix.EEXIST) {
 		if err := t.clear(parent, base); err != nil {
 			return err
 		}
-		n, err = Link(dst, file)
+		err = t.link(parent, base, file)
 	}
-	t.size += n
+	if errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) {
+		var n int64
+		n, err = copyFile(procPath(parent, base), file)
+		t.size += n
+	}
 	return err
+}
+
+// link links a file by way of open folders: to walk down their paths would take longer than that.
+func (t *Target) link(parent int, base, file string) error {
+	from, name := filepath.Split(file)
+	if t.fromFD < 0 || t.from != from {
+		fd, err := unix.Open(from, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: from, Err: err}
+		}
+		t.forgetFrom()
+		t.from, t.fromFD = from, fd
+	}
+	return unix.Linkat(t.fromFD, name, parent, base, 0)
+}
+
+func (t *Target) forgetFrom() {
+	if t.fromFD >= 0 {
+		unix.Close(t.fromFD)
+		t.fromFD = -1
+	}
 }
 
 // Remove removes a name, with all that is in it.
