@@ -226,6 +226,7 @@ func (m *Manager) lose(r *record, cause error) error {
 	var gone []*record
 	m.mu.Lock()
 	for _, lost := range m.descendants(r) {
+		lost.lost = true
 		if !lost.gone {
 			ids = append(ids, lost.id)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -379,7 +380,7 @@ func (m *Manager) settle(ctx context.Context, r *record, next string) error {
 	if committed {
 		m.settled(r)
 	}
-	if errdefs.IsNotFound(err) {
+	if errdefs.IsNotFound(err) || errors.Is(err, os.ErrNotExist) {
 		return m.lose(r, err)
 	}
 	if err != nil {

@@ -114,7 +114,7 @@ func layersOf(r *record) []*record {
 // Merge returns the tree of refs laid over each other, later ones on top: its layers are all of theirs.
 // Nothing is fetched or read until the tree is; then it shows in progress, if that is still there. The
 // refs, of which nil ones are left out, stay the caller's. The error is a *MergeError if there would be
-// too many layers.
+// too many layers, and ErrLost if one of the refs is known to be lost.
 func (m *Manager) Merge(ctx context.Context, refs []*Ref, d Description, progress event.Scope) (*Ref, error) {
 	refs = slices.DeleteFunc(slices.Clone(refs), func(r *Ref) bool { return r == nil })
 	if len(refs) < 2 {
@@ -159,6 +159,9 @@ func (m *Manager) compose(ctx context.Context, k kind, refs []*Ref, height int, 
 	r.state.Kind, r.state.Height = k, height
 	r.progress = progress
 	for _, ref := range refs {
+		if err := ref.Lost(); err != nil {
+			return nil, err
+		}
 		if ref == nil {
 			r.parts, r.state.Parts = append(r.parts, nil), append(r.state.Parts, "")
 			continue

@@ -95,7 +95,7 @@ func (m *merger) look(ref *cache.Ref) {
 		return
 	}
 	if m.rnd.IntN(2) == 0 {
-		m.files[ref.ID()] = m.env.unpacked(ref, m.remote.access())
+		m.files[ref.ID()] = m.unpacked(ref, m.remote.access())
 		return
 	}
 	m.files[ref.ID()] = m.env.files(ref, m.remote.access())
@@ -106,7 +106,7 @@ func (m *merger) check() {
 		m.look(ref)
 		require.Equal(m.t, m.files[ref.ID()], m.env.files(ref, m.remote.access()))
 		if m.rnd.IntN(4) == 0 {
-			require.Equal(m.t, m.files[ref.ID()], m.env.unpacked(ref, m.remote.access()))
+			require.Equal(m.t, m.files[ref.ID()], m.unpacked(ref, m.remote.access()))
 		}
 	}
 }

@@ -273,6 +273,10 @@ func TestALostPartOfAMergeIsLost(t *testing.T) {
 	require.NoError(t, os.RemoveAll(dir))
 	_, err = m.Mount(e.ctx, true, r.access())
 	require.ErrorIs(t, err, cache.ErrLost)
+	require.ErrorIs(t, part.Lost(), cache.ErrLost)
+	require.NoError(t, base.Lost())
+	_, err = e.Merge(e.ctx, []*cache.Ref{base, part}, cache.Description{}, event.Scope{})
+	require.ErrorIs(t, err, cache.ErrLost, "else nobody would find out which of them has to be made anew")
 	e.release(part, m)
 	// Who wants it makes it anew: the layer is unpacked once more from its blob.
 	part = e.image(r, "a", "b")

@@ -39,6 +39,9 @@ type record struct {
 	// gone records cannot be opened any more; they are removed when nobody uses them.
 	gone bool
 
+	// lost records, and what stands on them, have been found without their bytes.
+	lost bool
+
 	// writes counts how often the tree was opened for writing.
 	writes int
 	// sharing is where the tree of a retained record is mounted for all who mount it.

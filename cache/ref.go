@@ -40,6 +40,20 @@ func (r *Ref) Release(ctx context.Context) error {
 	return r.m.release(ctx, r.rec)
 }
 
+// Lost returns an error that is ErrLost if the tree, or one that it is made of, has been found to be
+// lost since the handle was had. Nothing is read to find that out.
+func (r *Ref) Lost() error {
+	if r == nil {
+		return nil
+	}
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	if r.rec.lost {
+		return fmt.Errorf("cache record %s: %w", r.rec.id, ErrLost)
+	}
+	return nil
+}
+
 // Parent returns a handle of its own on the parent tree; nil if this is the lowest layer.
 func (r *Ref) Parent() *Ref {
 	if r.rec.parent == nil {

@@ -118,6 +118,27 @@ func TestALinkedCopyIsReusedOnAnotherBase(t *testing.T) {
 	d.RequireIdle(t)
 }
 
+func TestALayerOfAMergeThatIsLostIsMadeAgain(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	lines := []string{"FROM busybox", "COPY --link a /dir/", "COPY --link --from=busybox /bin/busybox /dir/"}
+	build := func(more ...string) {
+		dir := dockerfile(t, append(lines, more...)...)
+		write(t, filepath.Join(dir, "a"), "a")
+		d.Build(t, dir)
+	}
+	build()
+	for _, file := range []string{"dir/a", "dir/busybox"} {
+		lost, err := filepath.Glob(filepath.Join(d.Root, "*/cache/snapshots/overlayfs/snapshots/*/fs", file))
+		require.NoError(t, err)
+		require.NotEmpty(t, lost)
+		for _, l := range lost {
+			require.NoError(t, os.RemoveAll(filepath.Dir(filepath.Dir(filepath.Dir(l)))))
+		}
+	}
+	build("RUN test -f /dir/a && test -f /dir/busybox")
+	d.RequireIdle(t)
+}
+
 // layered is a tree of so many merges, each on the one before, with a step now and then.
 func layered(salt string, depth int) llb.State {
 	state := llb.Image("busybox")

@@ -286,9 +286,9 @@ func TestApplyLeavesHolesAndNeedsRoom(t *testing.T) {
 			return bytes.NewBuffer(data)
 		}
 		root, _ := sandbox(t)
-		size, err := Apply(t.Context(), root, archive(100<<20))
+		applied, err := Apply(t.Context(), root, archive(100<<20))
 		require.NoError(t, err)
-		require.EqualValues(t, 100<<20, size)
+		require.EqualValues(t, 100<<20, applied.Size)
 		var st unix.Stat_t
 		require.NoError(t, unix.Stat(root+"/vast", &st))
 		require.EqualValues(t, 100<<20, st.Size)

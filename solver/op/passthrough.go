@@ -24,6 +24,12 @@ func (o *passthroughOp) Identify(context.Context, *schedule.Env) (*schedule.Iden
 
 // Run yields the inputs.
 func (o *passthroughOp) Run(_ context.Context, _ *schedule.Env, inputs []schedule.Result) ([]schedule.Result, error) {
+	for _, in := range o.op.Outputs {
+		// Nobody below looks at the trees.
+		if err := Ref(inputs[in]).Lost(); err != nil {
+			return nil, err
+		}
+	}
 	outs := make([]schedule.Result, len(o.op.Outputs))
 	for i, in := range o.op.Outputs {
 		outs[i] = inputs[in].Clone()
