@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -110,7 +111,7 @@ func (b *bridge) NewContainer(ctx context.Context, req gateway.NewContainerReque
 		Network: req.NetMode, Hostname: req.Hostname, ExtraHosts: req.ExtraHosts,
 		Sessions: j.sessions, Access: cache.Access{Sessions: j.sessions, Blobs: j.sched},
 	}
-	edges, err := j.containerMounts(req.Mounts, &spec)
+	edges, failed, err := j.containerMounts(req.Mounts, &spec)
 	if err != nil {
 		return nil, err
 	}
@@ -123,16 +124,21 @@ func (b *bridge) NewContainer(ctx context.Context, req gateway.NewContainerReque
 			j.containers.forget(ctr)
 		}
 	}()
+	left, release, err := openTrees(ctx, failed)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	err = j.sched.Use(ctx, edges, func(results []schedule.Result) (err error) {
-		spec.Trees = make([]*cache.Ref, len(results))
-		for i, r := range results {
-			spec.Trees[i] = op.Ref(r)
+		spec.Trees = slices.Clone(left)
+		for _, r := range results {
+			spec.Trees = append(spec.Trees, op.Ref(r))
 		}
 		ctr.c, err = j.solver.ops.NewContainer(ctx, j.ctx, spec)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, j.failures.tell(err)
 	}
 	if !j.containers.add(ctr) {
 		return nil, errors.Join(errFrontendEnded, ctr.c.Release())
@@ -156,10 +162,11 @@ func (j *job) checkContainer(req gateway.NewContainerRequest) error {
 	return nil
 }
 
-// containerMounts puts the mounts into spec and returns the edges of their trees.
-func (j *job) containerMounts(mounts []gateway.Mount, spec *op.ContainerSpec) ([]schedule.Edge, error) {
-	var edges []schedule.Edge
+// containerMounts puts the mounts into spec and returns their trees: first those that failed steps
+// left, then those of references.
+func (j *job) containerMounts(mounts []gateway.Mount, spec *op.ContainerSpec) (edges []schedule.Edge, failed []*op.FailedTree, err error) {
 	root := false
+	var ofReferences []*pb.Mount
 	for _, m := range mounts {
 		msg := &pb.Mount{
 			Input: -1, Output: -1, Dest: m.Dest, Selector: m.Selector, Readonly: m.Readonly, MountType: m.MountType,
@@ -167,27 +174,36 @@ func (j *job) containerMounts(mounts []gateway.Mount, spec *op.ContainerSpec) ([
 		}
 		if m.Dest == "/" {
 			if m.MountType != pb.MountType_BIND {
-				return nil, status.New(codes.InvalidArgument, fmt.Sprintf("invalid mount type %s for /", m.MountType))
+				return nil, nil, status.New(codes.InvalidArgument, fmt.Sprintf("invalid mount type %s for /", m.MountType))
 			}
 			root = true
 		}
 		switch {
 		case m.ResultID != "":
-			return nil, status.New(codes.NotFound, "return reference "+m.ResultID+" not found")
+			tree, err := j.failures.find(m.ResultID)
+			if err != nil {
+				return nil, nil, err
+			}
+			msg.Input = int64(len(failed))
+			failed = append(failed, tree)
 		case m.Ref != nil:
 			ref, ok := m.Ref.(*reference)
 			if !ok || ref.job != j {
-				return nil, status.New(codes.InvalidArgument, "reference of another build")
+				return nil, nil, status.New(codes.InvalidArgument, "reference of another build")
 			}
 			msg.Input = int64(len(edges))
+			ofReferences = append(ofReferences, msg)
 			edges = append(edges, ref.edge)
 		}
 		spec.Mounts = append(spec.Mounts, msg)
 	}
 	if !root {
-		return nil, status.New(codes.InvalidArgument, "root mount required")
+		return nil, nil, status.New(codes.InvalidArgument, "root mount required")
 	}
-	return edges, nil
+	for _, m := range ofReferences {
+		m.Input += int64(len(failed))
+	}
+	return edges, failed, nil
 }
 
 // container is a container of a frontend.

@@ -46,6 +46,7 @@ type job struct {
 	cancel context.CancelCauseFunc
 
 	containers containers
+	failures   failures
 
 	memo    source.Memo
 	trace   [16]byte

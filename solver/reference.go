@@ -36,7 +36,8 @@ func (r *reference) Evaluate(ctx context.Context) error {
 // use calls fn with the tree, nil for the empty one, and again with the tree made anew if fn
 // finds it lost.
 func (r *reference) use(ctx context.Context, fn func(*cache.Ref) error) error {
-	return r.job.sched.Use(ctx, []schedule.Edge{r.edge}, func(res []schedule.Result) error { return fn(op.Ref(res[0])) })
+	err := r.job.sched.Use(ctx, []schedule.Edge{r.edge}, func(res []schedule.Result) error { return fn(op.Ref(res[0])) })
+	return r.job.failures.tell(err)
 }
 
 func (r *reference) browser(ctx context.Context) browser {

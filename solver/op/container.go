@@ -160,6 +160,11 @@ func (c *Container) Run(ctx context.Context, spec ProcessSpec, started chan stru
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	select {
+	case <-init.ended:
+		return errInitEnded
+	default:
+	}
 	close(started)
 	spec.Process.Security = spec.Security
 	return c.f.worker.Runtime.Exec(ctx, c.spec.ID, spec.Process)

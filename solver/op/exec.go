@@ -113,7 +113,7 @@ func (o *execOp) inputIdentities() ([]schedule.InputIdentity, error) {
 			ids[i].Selector = strings.Join(sels, ",")
 		}
 		if u.content {
-			ids[i].Content = o.f.digestPaths(sels)
+			ids[i].Content = o.f.digestPaths(i, sels)
 		}
 	}
 	return ids, nil
@@ -136,19 +136,31 @@ func contentDecides(m *pb.Mount, sel string) (bool, error) {
 	}
 }
 
-// digestPaths returns the function that digests what is found at paths.
-func (f *Factory) digestPaths(paths []string) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
+// digestPaths returns the function that digests what is found at paths of an input.
+func (f *Factory) digestPaths(input int, paths []string) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
 	return func(ctx context.Context, env *schedule.Env, r schedule.Result) (digest.Digest, error) {
 		h := digest.Canonical.Digester()
 		for _, p := range paths {
 			d, err := f.worker.Checksums.Digest(ctx, Ref(r), p, checksum.Opt{FollowLinks: true}, env.Access())
 			if err != nil {
-				return "", f.checksumError(r, err)
+				return "", f.failContent(ctx, env, input, r, err)
 			}
 			_, _ = fmt.Fprintf(h.Hash(), "%s\x00%s\x00", p, d)
 		}
 		return h.Digest(), nil
 	}
+}
+
+// failContent returns the error of reading the content of an input, with the input.
+func (f *Factory) failContent(ctx context.Context, env *schedule.Env, input int, r schedule.Result, err error) error {
+	err = f.checksumError(r, err)
+	failure := f.failure(ctx, env.Vertex, err)
+	if failure == nil {
+		return err
+	}
+	failure.Content = &input
+	failure.Inputs = []*FailedTree{failure.hold(Ref(r))}
+	return failure
 }
 
 // checksumError names the tree by its worker and its record there.
@@ -184,9 +196,33 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 		if logs.notExecutable() {
 			err = o.explain(err)
 		}
-		return nil, worker.ProcessError(o.op.Meta.Args, err)
+		return nil, o.fail(ctx, ms, worker.ProcessError(o.op.Meta.Args, err))
 	}
 	return ms.commit(ctx)
+}
+
+// fail returns err with the trees of the mounts as the process has left them. Those of mounts that
+// are thrown away in any case are as they were.
+func (o *execOp) fail(ctx context.Context, ms *mounts, err error) error {
+	f := o.f.failure(ctx, o.v, err)
+	if f == nil {
+		return err
+	}
+	f.Inputs, f.Mounts = make([]*FailedTree, len(ms.want)), make([]*FailedTree, len(ms.want))
+	for i, m := range ms.want {
+		if in, err := ms.input(m); err == nil {
+			f.Inputs[i] = f.hold(in)
+		}
+		tree := ms.trees[int(m.Output)]
+		switch {
+		case m.MountType == pb.MountType_BIND && m.Output >= 0 && tree != nil:
+			delete(ms.trees, int(m.Output))
+			f.Mounts[i] = f.take(tree)
+		case m.MountType == pb.MountType_BIND:
+			f.Mounts[i] = f.Inputs[i]
+		}
+	}
+	return f
 }
 
 // explain adds to the error of a process why programs of its platform cannot be executed, if so.

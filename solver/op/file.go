@@ -90,7 +90,7 @@ func (o *fileOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, e
 		}
 		id.Inputs[i].Selector = string(name)
 		if !writes[i] {
-			id.Inputs[i].Content = o.f.digestSelectors(sels)
+			id.Inputs[i].Content = o.f.digestSelectors(i, sels)
 		}
 	}
 	return id, nil
@@ -118,13 +118,13 @@ func namedOwners(a *pb.FileAction) []*pb.NamedUserOpt {
 	return out
 }
 
-func (f *Factory) digestSelectors(sels []selector) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
+func (f *Factory) digestSelectors(input int, sels []selector) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
 	return func(ctx context.Context, env *schedule.Env, r schedule.Result) (digest.Digest, error) {
 		h := digest.Canonical.Digester()
 		for _, s := range sels {
 			d, err := f.worker.Checksums.Digest(ctx, Ref(r), s.Path, s.opt(), env.Access())
 			if err != nil {
-				return "", f.checksumError(r, err)
+				return "", f.failContent(ctx, env, input, r, err)
 			}
 			_, _ = fmt.Fprintf(h.Hash(), "%s\x00", d)
 		}
@@ -207,7 +207,7 @@ func (r *fileRun) run(ctx context.Context) (_ []schedule.Result, err error) {
 	n := 0
 	for i, s := range r.steps {
 		if err := r.step(ctx, i, s); err != nil {
-			return nil, err
+			return nil, r.fail(ctx, i, err)
 		}
 		n = max(n, s.Output+1)
 	}
@@ -249,6 +249,34 @@ func (r *fileRun) step(ctx context.Context, i int, s fileop.Step) error {
 		return err
 	}
 	return fileop.Apply(ctx, s.Action, fileop.Trees{Dest: st.writing.dir, Source: source, Named: named})
+}
+
+// fail returns the error of an action with the trees that it and those before it yielded. The tree
+// of one that a later action has changed is that one's.
+func (r *fileRun) fail(ctx context.Context, action int, err error) error {
+	f := r.o.f.failure(ctx, r.o.v, err)
+	if f == nil {
+		return err
+	}
+	f.Action = &action
+	for _, in := range r.inputs {
+		f.Inputs = append(f.Inputs, f.hold(Ref(in)))
+	}
+	f.Mounts = make([]*FailedTree, len(r.states))
+	for i := range r.states {
+		st := &r.states[i]
+		if st.fixed != nil {
+			f.Mounts[i] = f.hold(st.fixed)
+			continue
+		}
+		// What is still mounted must not become a tree to build on.
+		if st.mutable == nil || st.writing.close() != nil {
+			continue
+		}
+		f.Mounts[i] = f.take(st.mutable)
+		st.mutable, st.writing = nil, nil
+	}
+	return f
 }
 
 // base returns a tree to change: that of the action which it is built on, if nobody else looks at

@@ -253,15 +253,18 @@ func (s *Scheduler) startDigest(n *node) bool {
 	}
 	s.start(n, phaseInputs, func(ctx context.Context) (func(), error) {
 		digests := make([]digest.Digest, len(jobs))
+		errs := make([]error, len(jobs))
 		eg, gctx := errgroup.WithContext(ctx)
 		for i, j := range jobs {
 			eg.Go(func() (err error) {
 				defer j.result.Release()
 				digests[i], err = j.fn(gctx, n.env, j.result)
+				errs[i] = err
 				return err
 			})
 		}
 		if err := eg.Wait(); err != nil {
+			releaseOthers(errs, err)
 			return s.lostInput(n, err, func() error {
 				n.progress.start()(err, ctx)
 				return s.vertexError(n.vertex, "failed to compute cache key", err)
@@ -274,6 +277,15 @@ func (s *Scheduler) startDigest(n *node) bool {
 		}, nil
 	})
 	return true
+}
+
+// releaseOthers releases what errors hold that nobody is told of, because kept is told.
+func releaseOthers(errs []error, kept error) {
+	for _, err := range errs {
+		if h := leftBy(err); h != nil && h != leftBy(kept) {
+			h.Release()
+		}
+	}
 }
 
 // lostInput handles an error of work on the inputs: if it says that a result is lost, the inputs

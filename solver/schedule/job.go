@@ -238,14 +238,14 @@ func (j *Job) Close() {
 	}
 }
 
-// drop unlinks nodes that no Job holds, and returns the results they held.
-func (s *Scheduler) drop(gone []*node) []Result {
+// drop unlinks nodes that no Job holds, and returns what they held.
+func (s *Scheduler) drop(gone []*node) []releaser {
 	dead := make(map[*node]bool, len(gone))
 	for _, n := range gone {
 		dead[n] = true
 	}
 	touched := map[*node]bool{}
-	var released []Result
+	var released []releaser
 	for _, n := range gone {
 		n.gone = true
 		if n.cancel != nil {
@@ -270,9 +270,13 @@ func (s *Scheduler) drop(gone []*node) []Result {
 	return released
 }
 
-// takeResults removes the results of a node and returns them.
-func (n *node) takeResults() []Result {
-	var rs []Result
+// takeResults removes the results of a node, and what its error holds, and returns them.
+func (n *node) takeResults() []releaser {
+	var rs []releaser
+	if n.left != nil {
+		rs = append(rs, n.left)
+		n.left = nil
+	}
 	for _, o := range n.outputs {
 		if o.result != nil {
 			rs = append(rs, o.result)

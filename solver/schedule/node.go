@@ -63,6 +63,8 @@ type node struct {
 	outputs  []*output // by index; grows as outputs are asked for
 	// err ended the node, for all who wait until the last Job goes.
 	err error
+	// left is what err holds; nil for an error that came from an input.
+	left releaser
 	// cancel ends the work that runs for the phase; nil if none does.
 	cancel context.CancelCauseFunc
 	// skip are stored results that could not be opened.

@@ -98,6 +98,26 @@ func (e *RequesterError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *RequesterError) Unwrap() error { return e.Err }
 
+// HoldingError is an error of an op that holds something for those who look into what failed. It is
+// released once, when the vertex is forgotten, or at once if nobody is told of the error. A
+// RequesterError holds nothing.
+type HoldingError interface {
+	error
+	Release()
+}
+
+// releaser is what a node gives up when it goes.
+type releaser interface{ Release() }
+
+// leftBy returns what an error holds, nil if that is nothing.
+func leftBy(err error) releaser {
+	var h HoldingError
+	if errors.As(err, &h) {
+		return h
+	}
+	return nil
+}
+
 // errNobodyWaits is the cause of cancellation of work that nobody waits for any more.
 var errNobodyWaits = errors.New("nobody waits for this step any more")
 

@@ -112,7 +112,7 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 	go func() {
 		defer s.work.Done()
 		then, err := protect(ctx, fn)
-		var late []Result
+		var late []releaser
 		defer func() {
 			for _, r := range late {
 				r.Release()
@@ -127,12 +127,15 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 			then()
 		case ctx.Err() != nil:
 			// Whoever waits now has come after the cancellation and begins anew.
+			if h := leftBy(err); h != nil {
+				late = append(late, h)
+			}
 		default:
 			s.failed(n, err)
 		}
 		cancel(nil)
 		if n.gone {
-			late = n.takeResults()
+			late = append(late, n.takeResults()...)
 			return
 		}
 		s.enqueue(n)
@@ -163,7 +166,7 @@ func (s *Scheduler) failed(n *node, err error) {
 		n.refuse(tried, err)
 		return
 	}
-	n.err = err
+	n.err, n.left = err, leftBy(err)
 	s.changed(n)
 }
 
