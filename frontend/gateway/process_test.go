@@ -174,6 +174,7 @@ func command(args ...string) *gatewaypb.InitMessage {
 // it has put out.
 func transcript(t *testing.T, stream gatewaypb.LLBBridge_ExecProcessClient, id string) (words []string, out string) {
 	t.Helper()
+	var text strings.Builder
 	for {
 		msg, err := stream.Recv()
 		require.NoError(t, err)
@@ -185,14 +186,14 @@ func transcript(t *testing.T, stream gatewaypb.LLBBridge_ExecProcessClient, id s
 		case *gatewaypb.ExecMessage_Started:
 			word = "started"
 		case *gatewaypb.ExecMessage_File:
-			out += string(in.File.GetData())
+			text.Write(in.File.GetData())
 			if word = fmt.Sprintf("data%d", in.File.GetFd()); in.File.GetEOF() {
 				word = fmt.Sprintf("eof%d", in.File.GetFd())
 			}
 		case *gatewaypb.ExecMessage_Exit:
 			word = fmt.Sprintf("exit%d", in.Exit.GetCode())
 		case *gatewaypb.ExecMessage_Done:
-			return append(words, "done"), out
+			return append(words, "done"), text.String()
 		}
 		words = append(words, word)
 	}

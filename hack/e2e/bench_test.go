@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	library "github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
 )
@@ -99,6 +102,39 @@ func BenchmarkRunStep(b *testing.B) {
 				command(b, "runc", "delete", "e2e-bench")
 			}
 		}) / steps
+	})
+}
+
+// A container of a frontend with one process in it, from the request to the release, against the
+// bare runtime with the specification that the daemon made.
+func BenchmarkGatewayContainer(b *testing.B) {
+	const containers = 20
+	dir := tmpfs(b, "1g")
+	bundle := bareBundle(b, dir)
+	d := start(b, harness.DaemonOptions{Dir: dir})
+	client := connectTo(b, d)
+	pair(b, func() (took time.Duration) {
+		drive(b, client, library.SolveOpt{}, func(ctx context.Context, c gateway.Client) {
+			req := inBusybox(ctx, b, c)
+			require.NoError(b, req.Mounts[0].Ref.Evaluate(ctx))
+			took = timed(func() {
+				for range containers {
+					ctr := open(ctx, b, c, req)
+					p, err := ctr.Start(ctx, gateway.StartRequest{Args: []string{"/bin/true"}})
+					require.NoError(b, err)
+					require.NoError(b, p.Wait())
+					require.NoError(b, ctr.Release(ctx))
+				}
+			}) / containers
+		})
+		return took
+	}, func() time.Duration {
+		return timed(func() {
+			for range containers {
+				command(b, "runc", "run", "--keep", "--bundle="+bundle, "e2e-bench")
+				command(b, "runc", "delete", "e2e-bench")
+			}
+		}) / containers
 	})
 }
 
