@@ -86,6 +86,18 @@ func TestPlatformsGivesOneImageForAll(t *testing.T) {
 	daemon.RequireIdle(t)
 }
 
+func TestDebugLooksIntoAFailedStep(t *testing.T) {
+	registry := harness.StartRegistry(t)
+	registry.PushBusybox(t)
+	daemon := harness.StartDaemon(t, harness.DaemonOptions{Registry: registry})
+	program := filepath.Join(t.TempDir(), "debug")
+	run(t, "go", "build", "-buildvcs=false", "-o", program, "./debug")
+	out := run(t, program, "-addr", daemon.Addr)
+	require.Contains(t, out, "the step has failed: process \"/bin/sh -c ")
+	require.Contains(t, out, "exit code: 42\nbegun\nhalf-done\n")
+	daemon.RequireIdle(t)
+}
+
 // run returns what a program prints.
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
