@@ -164,9 +164,23 @@ func (n *Node) parseTrigger(rest string, escape byte) error {
 	if rest == "" {
 		return nil
 	}
-	sub, err := newNode(rest, escape)
-	n.Args, n.Sub = []string{rest}, sub
+	n.Args = []string{rest}
+	sub, err := newTrigger(rest, escape)
+	n.Sub = sub
 	return err
+}
+
+// newTrigger is newNode for what is registered. A trigger that registers another one is refused, so
+// that one is not looked at, nor what it registers in turn.
+func newTrigger(text string, escape byte) (*Node, error) {
+	keyword := text
+	if i := strings.IndexAny(text, blanks); i >= 0 {
+		keyword = text[:i]
+	}
+	if strings.EqualFold(keyword, "onbuild") {
+		return &Node{Keyword: keyword, Name: "onbuild", Text: text}, nil
+	}
+	return newNode(text, escape)
 }
 
 // parsePairs parses "key=value ..." or the older form "key value".

@@ -156,6 +156,7 @@ func TestParseErrors(t *testing.T) {
 		{"a pair without value", "ENV a", "ENV must have two arguments", []int{1}},
 		{"a word among pairs", "ENV a=b c", `Syntax error - can't find = in "c". Must be of the form: name=value`, []int{1}},
 		{"a line that is too long", "FROM a\n" + long + "x\n", "dockerfile line greater than max allowed size of 65535", []int{2}},
+		{"triggers of triggers, which are refused later", "FROM a\n" + strings.Repeat("ONBUILD \\\n", 1<<20) + "CMD [1]\n" + strings.Repeat("CMD [1]\n", 1), "when using JSON array syntax, arrays must be comprised of strings only", []int{1<<20 + 3}},
 		{"very many instructions", strings.Repeat("CMD\n", parser.MaxInstructions+1), "the Dockerfile has more than the allowed 300000 instructions", []int{300001}},
 		{"a very large file", "FROM a\n" + strings.Repeat("\n", parser.MaxSize), "the Dockerfile has 16777223 bytes, more than the allowed 16777216", nil},
 		{"a long line in a here-document", "RUN <<E\n" + long + "x\nE", "dockerfile line greater than max allowed size of 65535", []int{2}},

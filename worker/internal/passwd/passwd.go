@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"slices"
 	"syscall"
 
 	"github.com/moby/sys/user"
@@ -19,6 +18,9 @@ import (
 
 // maxFile bounds what is read of either file: 8 MiB, some hundred thousand accounts.
 const maxFile = 8 << 20
+
+// maxGroups is NGROUPS_MAX of Linux, see limits.h.
+const maxGroups = 65536
 
 // User is who a process runs as.
 type User struct {
@@ -46,7 +48,11 @@ func parse(users, groups []byte, spec string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
+	if len(u.Sgids) > maxGroups {
+		return User{}, fmt.Errorf("user %s: %d groups are more than the %d that a process may have", spec, len(u.Sgids), maxGroups)
+	}
 	var out User
+	seen := make(map[uint32]bool, len(u.Sgids))
 	for i, n := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
 		v, ok := id(n)
 		switch {
@@ -57,8 +63,10 @@ func parse(users, groups []byte, spec string) (User, error) {
 		case i == 1:
 			out.GID = v
 			out.Groups = []uint32{v}
-		case !slices.Contains(out.Groups, v):
+			seen[v] = true
+		case !seen[v]:
 			out.Groups = append(out.Groups, v)
+			seen[v] = true
 		}
 	}
 	return out, nil

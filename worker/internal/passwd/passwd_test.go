@@ -1,6 +1,7 @@
 package passwd
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,22 @@ func TestHugeFilesAreRefused(t *testing.T) {
 	r := tree(t, strings.Repeat("#\n", maxFile), "")
 	_, err := Process(r, "app")
 	require.EqualError(t, err, "read /etc/passwd: file too large")
+}
+
+func TestAUserHasNoMoreGroupsThanAProcess(t *testing.T) {
+	var most strings.Builder
+	for i := range maxGroups {
+		fmt.Fprintf(&most, "g%d:x:%d:app,other\n", i, i)
+	}
+	u, err := Process(tree(t, users, most.String()), "app")
+	require.NoError(t, err)
+	require.Len(t, u.Groups, maxGroups)
+	_, err = Process(tree(t, users, most.String()+"last:x:70000:app\n"), "app")
+	require.EqualError(t, err, "user app: 65537 groups are more than the 65536 that a process may have")
+	// Without membership there may be as many as the file holds.
+	u, err = Process(tree(t, users, most.String()+most.String()), "root")
+	require.NoError(t, err)
+	require.Equal(t, []uint32{0}, u.Groups)
 }
 
 func FuzzProcess(f *testing.F) {
