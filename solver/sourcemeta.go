@@ -24,6 +24,9 @@ type (
 	imageResolver interface {
 		ResolveMeta(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, mode string, env source.Env) (digest.Digest, []byte, error)
 	}
+	attestationResolver interface {
+		ResolveAttestations(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, mode string, types []string, env source.Env) (*gatewaypb.AttestationChain, error)
+	}
 	httpResolver interface {
 		ResolveHTTP(ctx context.Context, id source.Identifier, sum *gatewaypb.ChecksumRequest, env source.Env) (*gatewaypb.ResolveSourceHTTPResponse, error)
 	}
@@ -66,6 +69,9 @@ func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gat
 				config = nil
 			}
 			meta.Image = &gateway.ImageMeta{Digest: dgst, Config: config}
+			if chain, ok := src.(attestationResolver); err == nil && ok && opt.AttestationChain {
+				meta.Image.Attestations, err = chain.ResolveAttestations(ctx, op, platform, opt.ResolveMode, opt.Attestations, env)
+			}
 			return err
 		}
 	case httpResolver:

@@ -43,7 +43,8 @@ func (c policyClient) CheckPolicy(ctx context.Context, req *policypb.CheckPolicy
 
 // Resolve resolves a source for the session, which has not decided on it yet.
 func (c policyClient) Resolve(ctx context.Context, req *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
-	unjudged := &bridge{job: c.job, policies: &policy.Set{}}
+	// What a policy looks at goes into nothing.
+	unjudged := &bridge{job: c.job, asked: &asked{}, policies: &policy.Set{}}
 	return gwserver.NewServer(unjudged).ResolveSourceMeta(ctx, req)
 }
 

@@ -139,8 +139,10 @@ func (c *Conn) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt Resol
 	if opt.Platform != nil {
 		req.Platform = pb.FromSpec(*opt.Platform)
 	}
-	if opt.NoConfig {
-		req.Image = &gatewaypb.ResolveSourceImageRequest{NoConfig: true}
+	if opt.NoConfig || opt.AttestationChain {
+		req.Image = &gatewaypb.ResolveSourceImageRequest{
+			NoConfig: opt.NoConfig, AttestationChain: opt.AttestationChain, ResolveAttestations: opt.Attestations,
+		}
 	}
 	if opt.GitObject {
 		req.Git = &gatewaypb.ResolveSourceGitRequest{ReturnObject: true}
@@ -161,7 +163,7 @@ func (c *Conn) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt Resol
 		if err != nil {
 			return nil, fmt.Errorf("digest of %s: %w", meta.Op.GetIdentifier(), err)
 		}
-		meta.Image = &ImageMeta{Digest: dgst, Config: img.GetConfig()}
+		meta.Image = &ImageMeta{Digest: dgst, Config: img.GetConfig(), Attestations: img.GetAttestationChain()}
 	}
 	return meta, nil
 }

@@ -158,6 +158,10 @@ type ResolveOpt struct {
 	SourcePolicies []*sourcepolicypb.Policy
 	// NoConfig leaves the image config out.
 	NoConfig bool
+	// AttestationChain has what is said of an image and who signed that returned, with the statements
+	// of the predicate types in Attestations.
+	AttestationChain bool
+	Attestations     []string
 	// HTTPChecksum has the file of a url hashed in another way; nil if that is not wanted.
 	HTTPChecksum *gatewaypb.ChecksumRequest
 	// GitObject has the commit, and the tag if there is one, returned as git stores them.
@@ -173,10 +177,12 @@ type SourceMeta struct {
 	HTTP  *gatewaypb.ResolveSourceHTTPResponse
 }
 
-// ImageMeta identifies an image: its digest and, unless left out, its config as JSON.
+// ImageMeta identifies an image: its digest and, unless left out, its config as JSON. Attestations is
+// nil unless asked for.
 type ImageMeta struct {
-	Digest digest.Digest
-	Config []byte
+	Digest       digest.Digest
+	Config       []byte
+	Attestations *gatewaypb.AttestationChain
 }
 
 // BuildOpts is what a frontend knows of the build from the start.

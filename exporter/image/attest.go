@@ -11,20 +11,14 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
 )
 
-// What indexes and manifests say of attestations; see the storage format at
-// https://docs.docker.com/build/metadata/attestations/attestation-storage/.
 const (
 	mediaTypeStatement  = "application/vnd.in-toto+json"
 	artifactAttestation = "application/vnd.docker.attestation.manifest.v1+json"
-
-	annotationPredicateType   = "in-toto.io/predicate-type"
-	annotationReferenceType   = "vnd.docker.reference.type"
-	annotationReferenceDigest = "vnd.docker.reference.digest"
-	referenceAttestation      = "attestation-manifest"
 
 	unknownPlatform = "unknown"
 )
@@ -70,7 +64,7 @@ func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, erro
 		if err := c.write(ctx, desc, data, nil); err != nil {
 			return nil, err
 		}
-		desc.Annotations = map[string]string{annotationPredicateType: pr.Type}
+		desc.Annotations = map[string]string{blob.AnnotationPredicateType: pr.Type}
 		layers = append(layers, desc)
 	}
 	manifest, config, err := c.attestationManifest(p, layers)
@@ -91,8 +85,8 @@ func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, erro
 	}
 	desc.Platform = &ocispec.Platform{Architecture: unknownPlatform, OS: unknownPlatform}
 	desc.Annotations = map[string]string{
-		annotationReferenceType:   referenceAttestation,
-		annotationReferenceDigest: p.manifest.Digest.String(),
+		blob.AnnotationReferenceType:   blob.ReferenceAttestation,
+		blob.AnnotationReferenceDigest: p.manifest.Digest.String(),
 	}
 	return &desc, nil
 }

@@ -133,11 +133,12 @@ var gatewayCaps = map[string]support{
 	gatewaypb.CapGatewayEvaluate:         {},
 	gatewaypb.CapGatewayWarnings:         {},
 	gatewaypb.CapSourceMetaResolver:      {},
-	gatewaypb.CapGatewayExec:             {},
-	gatewaypb.CapGatewayExecExtraHosts:   {},
-	gatewaypb.CapGatewayExecFilesystem:   {},
-	gatewaypb.CapGatewayExecSecretEnv:    {},
-	gatewaypb.CapGatewayExecSignals:      {},
+
+	gatewaypb.CapSourceMetaResolverImageAttestations: {}, gatewaypb.CapGatewayExec: {},
+	gatewaypb.CapGatewayExecExtraHosts: {},
+	gatewaypb.CapGatewayExecFilesystem: {},
+	gatewaypb.CapGatewayExecSecretEnv:  {},
+	gatewaypb.CapGatewayExecSignals:    {},
 
 	gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: {},
 }

@@ -113,6 +113,9 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		gatewaypb.CapResolveImage:            resolveImage,
 		gatewaypb.CapResolveImageResolveMode: resolveImage,
 		gatewaypb.CapSourceMetaResolver:      resolve(&gatewaypb.ResolveSourceMetaRequest{}),
+		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
+			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
+		}),
 		gatewaypb.CapSourceMetaResolverHTTPChecksumRequest: resolve(&gatewaypb.ResolveSourceMetaRequest{
 			HTTP: &gatewaypb.ResolveSourceHTTPRequest{ChecksumRequest: &gatewaypb.ChecksumRequest{}},
 		}),
@@ -157,9 +160,6 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 		}),
 	}
 	missing := map[string]call{
-		gatewaypb.CapSourceMetaResolverImageAttestations: resolve(&gatewaypb.ResolveSourceMetaRequest{
-			Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true},
-		}),
 		gatewaypb.CapImportCaches: nil, // there are no remote caches to import
 		gatewaypb.CapFrontendCaps: nil, // there are no frontend images to ask for theirs
 	}

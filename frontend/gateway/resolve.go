@@ -4,11 +4,8 @@ import (
 	"context"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	pb "github.com/openbuildkit/buildkit/api/llb"
-	"github.com/openbuildkit/buildkit/api/status"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 )
 
@@ -66,14 +63,14 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 	if err := checkPolicies(req.GetSourcePolicies()); err != nil {
 		return nil, err
 	}
-	if req.GetImage().GetAttestationChain() || len(req.GetImage().GetResolveAttestations()) > 0 {
-		return nil, status.New(codes.Unimplemented, "attestations of images are not resolved")
-	}
 	meta, err := s.bridge.ResolveSourceMeta(ctx, req.GetSource(), client.ResolveOpt{
 		Platform:    decodePlatform(req.GetPlatform()),
 		LogName:     req.GetLogName(),
 		ResolveMode: req.GetResolveMode(),
 		NoConfig:    req.GetImage().GetNoConfig(),
+
+		AttestationChain: req.GetImage().GetAttestationChain() || len(req.GetImage().GetResolveAttestations()) > 0,
+		Attestations:     req.GetImage().GetResolveAttestations(),
 
 		SourcePolicies: req.GetSourcePolicies(),
 
@@ -88,6 +85,8 @@ func (s *Server) ResolveSourceMeta(ctx context.Context, req *gatewaypb.ResolveSo
 		resp.Image = &gatewaypb.ResolveSourceImageResponse{
 			Digest: meta.Image.Digest.String(),
 			Config: meta.Image.Config,
+
+			AttestationChain: meta.Image.Attestations,
 		}
 	}
 	return resp, nil

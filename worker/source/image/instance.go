@@ -40,24 +40,33 @@ func (s *Source) Instance(id source.Identifier, env source.Env) (source.Instance
 // ResolveMeta resolves the reference of op to its digest and the config of the platform's image.
 // mode takes the place of that in op if it is not empty.
 func (s *Source) ResolveMeta(ctx context.Context, op *pb.SourceOp, platform ocispec.Platform, mode string, env source.Env) (digest.Digest, []byte, error) {
-	_, parsed, err := source.NewRegistry(s).Parse(op, platform)
+	p, err := s.pullerOf(op, platform, mode, env)
 	if err != nil {
 		return "", nil, err
 	}
-	id, ok := parsed.(*Identifier)
-	if !ok {
-		return "", nil, fmt.Errorf("%s is no image", parsed)
-	}
-	if mode != "" {
-		if id.Mode, err = parseMode(mode); err != nil {
-			return "", nil, err
-		}
-	}
-	img, err := s.puller(id, env).pull(ctx)
+	img, err := p.pull(ctx)
 	if err != nil {
 		return "", nil, err
 	}
 	return img.Root.Digest, img.Config, nil
+}
+
+// pullerOf returns the puller of an op; a mode goes before that of the op.
+func (s *Source) pullerOf(op *pb.SourceOp, platform ocispec.Platform, mode string, env source.Env) (*puller, error) {
+	_, parsed, err := source.NewRegistry(s).Parse(op, platform)
+	if err != nil {
+		return nil, err
+	}
+	id, ok := parsed.(*Identifier)
+	if !ok {
+		return nil, fmt.Errorf("%s is no image", parsed)
+	}
+	if mode != "" {
+		if id.Mode, err = parseMode(mode); err != nil {
+			return nil, err
+		}
+	}
+	return s.puller(id, env), nil
 }
 
 // Key returns, in round 0, the key of the resolved digest with what else decides which layers are

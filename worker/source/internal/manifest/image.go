@@ -21,8 +21,12 @@ type Layer struct {
 // Image is an image without its layers' bytes. It is not changed.
 type Image struct {
 	// Root is the manifest or index that it was found from.
-	Root   ocispec.Descriptor
-	Config []byte
+	Root ocispec.Descriptor
+	// Manifest is its manifest; Beside is everything in the index where that was found, nil if it was
+	// in none.
+	Manifest ocispec.Descriptor
+	Beside   []ocispec.Descriptor
+	Config   []byte
 	// Layers are the lowest first.
 	Layers []Layer
 }

@@ -65,10 +65,16 @@ func (s *selection) find(ctx context.Context, desc ocispec.Descriptor, depth int
 		if err == nil && depth > 0 && desc.Platform == nil && !s.match.Match(platforms.Normalize(platform)) {
 			err = errNoMatch
 		}
+		if err == nil {
+			img.Manifest = desc
+		}
 		return img, err
 	}
 	for _, d := range s.candidates(doc.manifests) {
 		img, err := s.find(ctx, d, depth+1)
+		if err == nil && img.Beside == nil {
+			img.Beside = doc.manifests
+		}
 		if err == nil || !errors.Is(err, errNoMatch) {
 			return img, err
 		}
