@@ -3,10 +3,12 @@
 package git
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -83,8 +85,11 @@ func (i *instance) readBundle(ctx context.Context) (_ *resolved, err error) {
 		return nil, err
 	}
 	defer repo.closeWith(ctx, &err)
-	out, err := repo.run(ctx, runOpt{}, "for-each-ref",
-		"--format=%(objectname)%09%(refname)%0a%(*objectname)%09%(refname)^{}", "--", bundled)
+	args := []string{"--format=%(objectname)%09%(refname)%0a%(*objectname)%09%(refname)^{}", "--"}
+	for _, name := range candidates(i.id.Ref) {
+		args = append(args, bundled+name)
+	}
+	out, err := repo.run(ctx, runOpt{}, "for-each-ref", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,16 +125,15 @@ func (r *repository) unbundle(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, file.Release(context.WithoutCancel(ctx))) }()
 	err = tree.OpenFile(ctx, file, func(f *os.File) error {
-		heads, err := r.without("GIT_DIR").run(ctx, runOpt{dir: r.dir}, "bundle", "list-heads", f.Name())
+		head, err := r.without("GIT_DIR").run(ctx, runOpt{dir: r.dir}, "bundle", "list-heads", f.Name(), "HEAD")
 		if err != nil {
 			return err
 		}
-		first, _, _ := bytes.Cut(heads, []byte(" "))
-		if err := r.init(ctx, string(first)); err != nil {
+		if err := r.init(ctx, bundleFormat(f)); err != nil {
 			return err
 		}
 		refspecs := []string{"+refs/*:" + bundled + "refs/*"}
-		if bytes.Contains(heads, []byte(" HEAD\n")) {
+		if len(head) > 0 {
 			refspecs = append(refspecs, "+HEAD:"+bundled+"HEAD")
 		}
 		_, err = r.ofFiles().run(ctx, runOpt{}, "fetch",
@@ -141,4 +145,18 @@ func (r *repository) unbundle(ctx context.Context) (err error) {
 		err = fmt.Errorf("git bundle %s: %w", r.i.id.From, err)
 	}
 	return err
+}
+
+// bundleFormat returns the hash that the objects of a bundle have (gitformat-bundle(5)). Whether it
+// is a bundle at all is for git to say.
+func bundleFormat(r io.Reader) string {
+	// The signature, and a line for each capability.
+	const maxHeader = 64 << 10
+	lines := bufio.NewScanner(io.LimitReader(r, maxHeader))
+	for n := 0; lines.Scan() && (n == 0 || strings.HasPrefix(lines.Text(), "@")); n++ {
+		if lines.Text() == "@object-format="+sha256 {
+			return sha256
+		}
+	}
+	return sha1
 }

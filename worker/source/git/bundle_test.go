@@ -3,6 +3,7 @@
 package git
 
 import (
+	"bytes"
 	"io"
 	"log"
 	"net/http"
@@ -234,4 +235,17 @@ func TestATreeCanBeABundle(t *testing.T) {
 		again := b.must(absent, ref, attrs{pb.AttrGitBundle: locator, pb.AttrGitChecksum: tr.key.Pin})
 		require.Equal(t, "top\n", again.files["top.txt"])
 	}
+}
+
+func FuzzBundleFormat(f *testing.F) {
+	f.Add([]byte("# v2 git bundle\n"+strings.Repeat("a", 40)+" HEAD\n\nPACK"), false)
+	f.Add([]byte("# v3 git bundle\n@filter=blob:none\n@object-format=sha256\n\n"), true)
+	f.Add([]byte("# v3 git bundle\n-@object-format=sha256\n@object-format=sha256\n"), false)
+	f.Fuzz(func(t *testing.T, data []byte, want bool) {
+		got := bundleFormat(bytes.NewReader(data))
+		require.Contains(t, []string{sha1, sha256}, got)
+		if want && bytes.HasPrefix(data, []byte("# v3 git bundle\n@object-format=sha256\n")) {
+			require.Equal(t, sha256, got)
+		}
+	})
 }

@@ -76,7 +76,7 @@ func TestAJobThatWaitsForTheRepositoryCanLeave(t *testing.T) {
 	require.Equal(t, 1, steps)
 }
 
-func TestWaitingForAnotherBuildIsShown(t *testing.T) {
+func TestWaitingForAnotherStepIsShown(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	newRepo(t, root, "r")
@@ -102,7 +102,7 @@ func TestWaitingForAnotherBuildIsShown(t *testing.T) {
 		done <- errors.Join(err, ref.Release(context.Background()))
 	}()
 	st := <-waits
-	require.Equal(t, "waiting for another build that uses the repository", st.ID)
+	require.Equal(t, "waiting for the repository, which another step uses", st.ID)
 	require.Nil(t, st.Completed)
 	repo.closeWith(t.Context(), &err)
 	require.NoError(t, err)

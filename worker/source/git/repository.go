@@ -48,7 +48,7 @@ func (i *instance) open(ctx context.Context) (_ *repository, err error) {
 		key += " " + objectFormat(i.found.commit)
 	}
 	unlock, err := i.src.locks.acquire(ctx, key, func() func(error) error {
-		return i.env.Scope.Step("waiting for another build that uses the repository")
+		return i.env.Scope.Step("waiting for the repository, which another step uses")
 	})
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (r *repository) make(ctx context.Context) (err error) {
 	if r.i.id.From != nil {
 		err = r.unbundle(ctx)
 	} else {
-		err = r.init(ctx, r.i.found.commit)
+		err = r.init(ctx, objectFormat(r.i.found.commit))
 	}
 	if err != nil {
 		return err
@@ -152,17 +152,23 @@ func (r *repository) closeWith(ctx context.Context, err *error) {
 	}
 }
 
+// The hashes that repositories use.
+const (
+	sha1   = "sha1"
+	sha256 = "sha256"
+)
+
 // objectFormat returns the hash that a repository with a commit uses.
 func objectFormat(commit string) string {
-	const sha1 = 40
-	if len(commit) == sha1 {
-		return "sha1"
+	const digits = 40
+	if len(commit) == digits {
+		return sha1
 	}
-	return "sha256"
+	return sha256
 }
 
-// init makes an empty repository for commits like the one that is given.
-func (r *repository) init(ctx context.Context, commit string) error {
-	_, err := r.run(ctx, runOpt{}, "init", "--bare", "--quiet", "--template=", "--object-format="+objectFormat(commit), "--", r.dir)
+// init makes an empty repository for objects of a format.
+func (r *repository) init(ctx context.Context, format string) error {
+	_, err := r.run(ctx, runOpt{}, "init", "--bare", "--quiet", "--template=", "--object-format="+format, "--", r.dir)
 	return err
 }

@@ -316,6 +316,18 @@ func parseRefs(out []byte) refs {
 	return r
 }
 
+// candidates are the full names that a name may stand for, the first that exists.
+func candidates(name string) []string {
+	if name == "" {
+		return []string{"HEAD"}
+	}
+	names := []string{"refs/" + name, "refs/heads/" + name, "refs/tags/" + name}
+	if strings.HasPrefix(name, "refs/") || name == "HEAD" {
+		names = append([]string{name}, names...)
+	}
+	return names
+}
+
 // findRef returns what a name stands for: a name below refs/, a branch or a tag, in that order;
 // without a name, the branch that HEAD is. It returns nil if there is none.
 func findRef(r refs, name string) *resolved {
@@ -330,11 +342,7 @@ func findRef(r refs, name string) *resolved {
 		}
 		return &resolved{ref: branch, commit: commit}
 	}
-	candidates := []string{"refs/" + name, "refs/heads/" + name, "refs/tags/" + name}
-	if strings.HasPrefix(name, "refs/") || name == "HEAD" {
-		candidates = append([]string{name}, candidates...)
-	}
-	for _, full := range candidates {
+	for _, full := range candidates(name) {
 		object := r.objects[full]
 		if object == "" {
 			continue
