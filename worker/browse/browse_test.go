@@ -51,3 +51,102 @@ func TestReadFile(t *testing.T) {
 		})
 	}
 }
+
+func TestReadDirAndStat(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"d/e", "part/sub"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	for _, name := range []string{"d/b.go", "d/a.go", "d/c.txt", "part/sub/file"} {
+		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(name), 0o640))
+	}
+	require.NoError(t, os.Symlink("/d", filepath.Join(root, "link")))
+	require.NoError(t, os.Symlink("/../../..", filepath.Join(root, "top")))
+	require.NoError(t, os.Symlink("/part/sub", filepath.Join(root, "selected")))
+	tree, err := browse.Open(root, "/")
+	require.NoError(t, err)
+	defer tree.Close()
+
+	names := func(p, pattern string) []string {
+		entries, err := tree.ReadDir(p, pattern)
+		require.NoError(t, err)
+		var out []string
+		for _, e := range entries {
+			out = append(out, e.Path)
+		}
+		return out
+	}
+	require.Equal(t, []string{"a.go", "b.go", "c.txt", "e"}, names("/link", ""))
+	require.Equal(t, []string{"a.go", "b.go"}, names("d", "*.go"))
+	require.Equal(t, []string{"d", "link", "part", "selected", "top"}, names("/top", ""))
+	_, err = tree.ReadDir("/d", "[")
+	require.EqualError(t, err, `include pattern "[": syntax error in pattern`)
+	_, err = tree.ReadDir("/nosuch", "")
+	require.EqualError(t, err, "open /nosuch: no such file or directory")
+	_, err = tree.ReadDir("/d/a.go", "")
+	require.EqualError(t, err, "open /d/a.go: not a directory")
+
+	st, err := tree.Stat("/link")
+	require.NoError(t, err)
+	require.Equal(t, "/d", st.Linkname, "the link itself")
+	st, err = tree.Stat("link/a.go")
+	require.NoError(t, err)
+	require.Equal(t, "a.go", st.Path)
+	require.EqualValues(t, len("d/a.go"), st.Size)
+	st, err = tree.Stat("/")
+	require.NoError(t, err)
+	require.Equal(t, "/", st.Path)
+	require.True(t, st.IsDir())
+	_, err = tree.Stat("/nosuch")
+	require.EqualError(t, err, "lstat /nosuch: no such file or directory")
+
+	part, err := browse.Open(root, "/selected")
+	require.NoError(t, err)
+	defer part.Close()
+	data, err := part.ReadFile("/../file", nil)
+	require.NoError(t, err)
+	require.Equal(t, "part/sub/file", string(data))
+	_, err = browse.Open(root, "/d/a.go")
+	require.EqualError(t, err, "open /d/a.go: not a directory")
+	_, err = browse.Open(root, "/nosuch")
+	require.EqualError(t, err, "open /nosuch: no such file or directory")
+}
+
+// A process in the tree may swap a folder for a link to the host at any moment.
+func TestATreeThatIsBeingChangedLeadsNowhereElse(t *testing.T) {
+	outside := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "file"), []byte("of the host"), 0o644))
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "a"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "a", "file"), []byte("tree"), 0o644))
+	require.NoError(t, os.Symlink(outside, filepath.Join(root, "b")))
+	tree, err := browse.Open(root, "")
+	require.NoError(t, err)
+	defer tree.Close()
+	stop, swapped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				swapped <- nil
+				return
+			default:
+			}
+			err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, "a"), unix.AT_FDCWD, filepath.Join(root, "b"), unix.RENAME_EXCHANGE)
+			if err != nil {
+				swapped <- err
+				return
+			}
+		}
+	}()
+	for range 3000 {
+		if data, err := tree.ReadFile("/a/file", nil); err == nil {
+			require.Equal(t, "tree", string(data))
+		}
+		if st, err := tree.Stat("/a/file"); err == nil {
+			require.EqualValues(t, 4, st.Size)
+		}
+	}
+	close(stop)
+	require.NoError(t, <-swapped)
+}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/worker"
 )
@@ -215,9 +216,24 @@ func testExec(t *testing.T, b *box) {
 	cancel(cause)
 	require.ErrorIs(t, <-done, cause)
 
+	testExecSecurity(t, b, l.id)
 	l.cancel(nil)
 	<-l.done
 	require.Error(t, b.Runtime.Exec(t.Context(), l.id, proc{Args: []string{"true"}, Env: []string{path}}))
+}
+
+// testExecSecurity holds that a process has the privileges that it asks for, whatever its container's.
+func testExecSecurity(t *testing.T, b *box, id string) {
+	t.Helper()
+	caps := func(s pb.SecurityMode) string {
+		var out strings.Builder
+		p := proc{Args: []string{"grep", "CapEff", "/proc/self/status"}, Env: []string{path}, Stdout: &out, Security: s}
+		require.NoError(t, b.Runtime.Exec(t.Context(), id, p))
+		return out.String()
+	}
+	confined := caps(pb.SecurityMode_SANDBOX)
+	require.Contains(t, confined, "00000000a80425fb")
+	require.NotEqual(t, confined, caps(pb.SecurityMode_INSECURE))
 }
 
 func testExecEnds(t *testing.T, b *box) {
