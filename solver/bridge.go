@@ -125,6 +125,9 @@ func (b *bridge) Inputs(context.Context) (map[string]*pb.Definition, error) { re
 
 // Warn tells the listeners of the build of a warning.
 func (b *bridge) Warn(_ context.Context, dgst digest.Digest, msg string, opt gateway.WarnOpt) error {
+	if err := b.job.warnings.take(msg, opt); err != nil {
+		return err
+	}
 	event.NewScope(b.job.feed, dgst).Warn(event.Warning{
 		Level: opt.Level, Short: []byte(msg), Detail: opt.Detail, URL: opt.URL, Source: opt.Source, Ranges: opt.Ranges,
 	})

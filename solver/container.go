@@ -26,8 +26,7 @@ import (
 // Bounds of what the frontends of one build may have at a time.
 const (
 	maxContainers = 100
-	// maxProcesses is for one container.
-	maxProcesses = 100
+	maxProcesses  = 200
 )
 
 // containers are those of one job that were not released yet.
@@ -35,8 +34,9 @@ type containers struct {
 	mu     sync.Mutex
 	closed bool
 	// count includes those on their way, which are not in live yet.
-	count int
-	live  map[*container]struct{}
+	count     int
+	live      map[*container]struct{}
+	processes int
 }
 
 // reserve counts a container that is to be made.
@@ -75,6 +75,24 @@ func (cs *containers) forget(c *container) {
 	defer cs.mu.Unlock()
 	cs.count--
 	delete(cs.live, c)
+}
+
+// enter counts a process that is to be started.
+func (cs *containers) enter() error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.processes >= maxProcesses {
+		return status.New(codes.ResourceExhausted, fmt.Sprintf("a build has at most %d processes in containers at a time", maxProcesses))
+	}
+	cs.processes++
+	return nil
+}
+
+// leave ends what enter began.
+func (cs *containers) leave() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.processes--
 }
 
 // close ends all containers and lets none be made any more.
@@ -211,9 +229,8 @@ type container struct {
 	job *job
 	c   *op.Container
 
-	mu        sync.Mutex
-	processes int
-	released  bool
+	mu       sync.Mutex
+	released bool
 }
 
 // Start starts a process.
@@ -222,7 +239,7 @@ func (c *container) Start(ctx context.Context, req gateway.StartRequest) (gatewa
 		closeStreams(req)
 		return nil, err
 	}
-	if err := c.enter(); err != nil {
+	if err := c.job.containers.enter(); err != nil {
 		closeStreams(req)
 		return nil, err
 	}
@@ -247,7 +264,7 @@ func (c *container) Start(ctx context.Context, req gateway.StartRequest) (gatewa
 		spec.Stderr = req.Stderr
 	}
 	go func() {
-		defer c.leave()
+		defer c.job.containers.leave()
 		defer close(p.done)
 		defer closeStreams(req)
 		p.err = c.run(ctx, spec, p.started)
@@ -271,22 +288,6 @@ func (c *container) run(ctx context.Context, spec op.ProcessSpec, started chan s
 		}
 	}()
 	return c.c.Run(ctx, spec, started)
-}
-
-func (c *container) enter() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.processes >= maxProcesses {
-		return status.New(codes.ResourceExhausted, fmt.Sprintf("a container has at most %d processes at a time", maxProcesses))
-	}
-	c.processes++
-	return nil
-}
-
-func (c *container) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.processes--
 }
 
 func closeStreams(req gateway.StartRequest) {

@@ -47,6 +47,7 @@ type job struct {
 
 	containers containers
 	failures   failures
+	warnings   warnings
 
 	memo    source.Memo
 	trace   [16]byte

@@ -28,18 +28,22 @@ func newInputPipe() *inputPipe {
 	return p
 }
 
-// write waits until there is room for a piece. What is written after the end is dropped.
+// write waits until there is room for all of data. What is written after the end is dropped.
 func (p *inputPipe) write(data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.data) >= bufferedInput && !p.eof && !p.gone {
-		p.cond.Wait()
+	for len(data) > 0 {
+		for len(p.data) >= bufferedInput && !p.eof && !p.gone {
+			p.cond.Wait()
+		}
+		if p.eof || p.gone {
+			return
+		}
+		n := min(len(data), bufferedInput-len(p.data))
+		p.data = append(p.data, data[:n]...)
+		data = data[n:]
+		p.cond.Broadcast()
 	}
-	if p.eof || p.gone || len(data) == 0 {
-		return
-	}
-	p.data = append(p.data, data...)
-	p.cond.Broadcast()
 }
 
 // end tells that nothing more will be written.

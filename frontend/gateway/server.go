@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -26,6 +27,8 @@ type Server struct {
 
 	mu   sync.Mutex
 	refs map[string]client.Reference // never nil ones
+	// kept is the size of what the references were made from, in bytes.
+	kept int
 	// containers by the ids that the frontend chose; nil while one is being made.
 	containers map[string]*heldContainer
 	result     *client.Result
@@ -79,6 +82,9 @@ func (s *Server) Solve(ctx context.Context, req *gatewaypb.SolveRequest) (*gatew
 	}
 	final, err := decodeExporterAttr(req)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.reserve(proto.Size(req)); err != nil {
 		return nil, err
 	}
 	res, err := s.bridge.Solve(ctx, decoded)
@@ -177,6 +183,27 @@ func (s *Server) setResult(res *client.Result, err error) error {
 	}
 	s.result, s.err = res, err
 	close(s.returned)
+	return nil
+}
+
+// Bounds of what a frontend is given: its references are kept until its build ends.
+const (
+	maxRefs = 100_000
+	// maxKept bounds the definitions that they were made from, in bytes.
+	maxKept = 1 << 30
+)
+
+// reserve counts a definition of size bytes that references will be made from.
+func (s *Server) reserve(size int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.refs) >= maxRefs:
+		return status.New(codes.ResourceExhausted, fmt.Sprintf("a build has at most %d references", maxRefs))
+	case s.kept+size > maxKept:
+		return status.New(codes.ResourceExhausted, fmt.Sprintf("the definitions of a build have at most %d bytes", maxKept))
+	}
+	s.kept += size
 	return nil
 }
 

@@ -421,7 +421,7 @@ func TestWhatAFrontendLeavesRunningEndsWithTheBuild(t *testing.T) {
 	require.NotContains(t, d.MustBuildctl(t, "du").Stdout, "true", "nothing is in use or left")
 }
 
-func TestContainersAndProcessesOfABuildAreLimited(t *testing.T) {
+func TestWhatAFrontendMayHaveIsLimited(t *testing.T) {
 	d := start(t, harness.DaemonOptions{})
 	drive(t, connectTo(t, d), library.SolveOpt{}, func(ctx context.Context, c gateway.Client) {
 		req := gateway.NewContainerRequest{Mounts: []gateway.Mount{{Dest: "/"}}}
@@ -438,6 +438,15 @@ func TestContainersAndProcessesOfABuildAreLimited(t *testing.T) {
 		require.Greater(t, len(all), 20)
 		require.NoError(t, all[0].Release(ctx))
 		open(ctx, t, c, req)
+
+		var err error
+		for range 20_000 {
+			if err = c.Warn(ctx, digest.FromString("v"), "w", gateway.WarnOpt{}); err != nil {
+				break
+			}
+		}
+		require.EqualError(t, err, "a build has at most 10000 warnings of 67108864 bytes altogether")
+		require.Equal(t, codes.ResourceExhausted, status.Code(err))
 	})
 	d.RequireIdle(t)
 }
