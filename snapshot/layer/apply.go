@@ -306,10 +306,13 @@ func (a *applier) file(parent int, base string, hdr *tar.Header, content io.Read
 	}
 	f := os.NewFile(uintptr(fd), base)
 	defer f.Close()
-	if err := requireRoom(fd, hdr.Size); err != nil {
-		return err
+	holes := sparse(hdr)
+	if holes {
+		if err := requireRoom(fd, hdr.Size); err != nil {
+			return err
+		}
 	}
-	n, err := a.fill(f, content, sparse(hdr))
+	n, err := a.fill(f, content, holes)
 	a.size += n
 	if err != nil {
 		return err
@@ -320,21 +323,16 @@ func (a *applier) file(parent int, base string, hdr *tar.Header, content io.Read
 	return setTime(parent, base, hdr.ModTime)
 }
 
-// manyBytes is from which size on the room for a file is looked at before it is written.
-const manyBytes = 64 << 20
-
-// requireRoom fails at once for a file that there is no room for: a header is quickly written that
-// has a disk filled, with zeros at worst.
+// requireRoom fails at once for a sparse file that is larger than what is free: holes take no room,
+// but they are read as zeros, of which a header of a few bytes can ask for more than anybody waits
+// for.
 func requireRoom(fd int, size int64) error {
-	if size < manyBytes {
-		return nil
-	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return fmt.Errorf("look for room: %w", err)
 	}
 	if uint64(size)/uint64(st.Bsize) >= st.Bavail {
-		return fmt.Errorf("a file of %d bytes: %w", size, unix.ENOSPC)
+		return fmt.Errorf("a sparse file of %d bytes: %w", size, unix.ENOSPC)
 	}
 	return nil
 }

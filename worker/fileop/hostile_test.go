@@ -111,7 +111,7 @@ func TestHolesOfArchivesTakeNoRoom(t *testing.T) {
 		require.Equal(t, "begin\x00\x00\x00", string(head))
 
 		require.EqualError(t, add(t, sparse(t, format, 1<<42), dst),
-			"unpack /a.tar: vast: a file of 4398046511104 bytes: no space left on device")
+			"unpack /a.tar: vast: a sparse file of 4398046511104 bytes: no space left on device")
 	}
 }
 
