@@ -43,8 +43,8 @@ func eachAttestation(res *gateway.Result, fn func(id string, a gateway.Attestati
 	return nil
 }
 
-// attestation returns one as exporters know it.
-func attestation(a gateway.Attestation, tree *cache.Ref) exporter.Attestation {
+// exportedAttestation returns one as exporters know it.
+func exportedAttestation(a gateway.Attestation, tree *cache.Ref) exporter.Attestation {
 	out := exporter.Attestation{Kind: a.Kind, Ref: tree, Path: a.Path, PredicateType: a.PredicateType, Metadata: a.Metadata}
 	for _, s := range a.Subjects {
 		out.Subjects = append(out.Subjects, exporter.Subject(s))

@@ -118,7 +118,7 @@ func exported(res *gateway.Result, results []schedule.Result) *exporter.Result {
 		if out.Attestations == nil {
 			out.Attestations = map[string][]exporter.Attestation{}
 		}
-		out.Attestations[id] = append(out.Attestations[id], attestation(a, next()))
+		out.Attestations[id] = append(out.Attestations[id], exportedAttestation(a, next()))
 		return nil
 	})
 	return out

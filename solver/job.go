@@ -55,8 +55,10 @@ type job struct {
 	// asked is what the client asked for; provenance says how it wants that told, nil for not.
 	asked      *asked
 	provenance *provenance.Options
-	mu         sync.Mutex
-	frontend   string
+	// sbom is how the result is to be scanned, nil for not.
+	sbom     *sbomRequest
+	mu       sync.Mutex
+	frontend string
 	// platforms are those that the frontend was told to build for.
 	platforms string
 	// definitions tells which request made the definition with a root.
@@ -205,6 +207,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 		return nil, err
 	}
 	if err := checkAttestations(res); err != nil {
+		return nil, err
+	}
+	if err := j.scan(ctx, res); err != nil {
 		return nil, err
 	}
 	if err := eachAttestation(res, func(_ string, a gateway.Attestation) error { return a.Ref.Evaluate(ctx) }); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/exporter"
+	"github.com/openbuildkit/buildkit/frontend/attestation"
 	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker/source"
@@ -23,18 +24,21 @@ import (
 
 // acceptAttestations reads which attestations the request asks for.
 func (j *job) acceptAttestations() error {
-	requested, err := provenance.Requested(j.req.FrontendOpt)
+	requested, err := attestation.Requested(j.req.FrontendOpt)
 	if err != nil {
 		return err
 	}
-	if attrs, ok := requested[provenance.TypeProvenance]; ok {
+	if attrs, ok := requested[attestation.TypeProvenance]; ok {
 		opt, err := provenance.ParseOptions(attrs)
 		if err != nil {
 			return err
 		}
 		j.provenance = &opt
 	}
-	return nil
+	if attrs, ok := requested[attestation.TypeSBOM]; ok {
+		j.sbom, err = acceptSBOM(attrs, j.req.FrontendOpt)
+	}
+	return err
 }
 
 // origin tells how a part of a result was made.

@@ -65,7 +65,8 @@ type Result struct {
 	// is an empty tree.
 	Refs map[string]Reference
 	// Metadata holds image configs and more, see package exporter for the keys with a meaning.
-	Metadata     map[string][]byte
+	Metadata map[string][]byte
+	// Attestations is what is said of the result, by platform id.
 	Attestations map[string][]Attestation
 }
 
@@ -83,6 +84,17 @@ func (r *Result) AddRef(id string, ref Reference) {
 		r.Refs = map[string]Reference{}
 	}
 	r.Refs[id] = ref
+}
+
+// AddAttestations adds what is said of the part of a platform id.
+func (r *Result) AddAttestations(id string, list []Attestation) {
+	if len(list) == 0 {
+		return
+	}
+	if r.Attestations == nil {
+		r.Attestations = map[string][]Attestation{}
+	}
+	r.Attestations[id] = append(r.Attestations[id], list...)
 }
 
 // SingleRef returns Ref. It is an error if the result has one reference per platform.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/attestation"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/instruction"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lint"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lower"
@@ -62,6 +63,8 @@ type build struct {
 	lintConfig lint.Config
 	ignore     func() (*ignoreFile, error)
 	epochs     epochs
+	// scanner is called if software bills of materials are asked for.
+	scanner func() (*attestation.Scanner, error)
 }
 
 func (b *build) run(ctx context.Context) (*gateway.Result, error) {
@@ -78,6 +81,7 @@ func (b *build) run(ctx context.Context) (*gateway.Result, error) {
 	if b.opts.request != "" {
 		return b.subrequest(ctx)
 	}
+	b.scanner = b.resolveScannerOnce(ctx)
 	results, err := b.platforms(ctx)
 	if err != nil {
 		return nil, err
@@ -130,6 +134,7 @@ type platformResult struct {
 	config   []byte
 	base     []byte
 	epoch    *time.Time
+	attested []gateway.Attestation
 }
 
 // platforms builds for all platforms at once. Warnings are those of the first one.
@@ -172,7 +177,10 @@ func (b *build) platform(ctx context.Context, p ocispec.Platform, linter *lint.L
 	if err != nil {
 		return out, err
 	}
-	out.ref, err = solved.SingleRef()
+	if out.ref, err = solved.SingleRef(); err != nil {
+		return out, err
+	}
+	out.attested, err = b.scan(ctx, p, res, def)
 	return out, err
 }
 
@@ -230,6 +238,7 @@ func (b *build) lowerOptions(p ocispec.Platform, linter *lint.Linter, tree func(
 		Named:          o.contexts,
 		ResolveMode:    o.resolveMode,
 		MergeOp:        o.mergeOp,
+		Scan:           o.sbom != nil,
 		CacheNamespace: o.buildArgs[argCacheNamespace],
 		Process:        o.process,
 	}
@@ -240,8 +249,9 @@ func (b *build) combine(results []platformResult) (*gateway.Result, error) {
 	out := &gateway.Result{}
 	for _, r := range results {
 		suffix := ""
+		id := platforms.Format(r.platform)
+		out.AddAttestations(id, r.attested)
 		if b.opts.multiPlatform {
-			id := platforms.Format(r.platform)
 			suffix = "/" + id
 			out.AddRef(id, r.ref)
 		} else {

@@ -17,6 +17,7 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
+	"github.com/openbuildkit/buildkit/frontend/attestation"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lint"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lower"
 )
@@ -88,6 +89,8 @@ type options struct {
 	cacheImports []gateway.CacheImport
 	resolveMode  llb.ResolveMode
 	process      lower.Process
+	// sbom asks for software bills of materials; nil for none.
+	sbom *attestation.SBOM
 
 	// check replaces what the Dockerfile says of checks, if not nil.
 	check   *lint.Config
@@ -130,7 +133,7 @@ func parseOptions(bo gateway.BuildOpts) (*options, error) {
 	o.context = raw[key]
 	o.contextLocal = or(raw[optContextKey], "context")
 	for _, parse := range []func(gateway.BuildOpts) error{
-		o.parsePlatforms, o.parseCache, o.parseProcess, o.parseMisc, o.parseCheck,
+		o.parsePlatforms, o.parseCache, o.parseProcess, o.parseMisc, o.parseCheck, o.parseSBOM,
 	} {
 		if err := parse(bo); err != nil {
 			return nil, err
@@ -238,6 +241,11 @@ func (o *options) parseMisc(gateway.BuildOpts) (err error) {
 		}
 	}
 	return nil
+}
+
+func (o *options) parseSBOM(gateway.BuildOpts) (err error) {
+	o.sbom, err = attestation.RequestedSBOM(o.raw)
+	return err
 }
 
 func (o *options) parseProcess(gateway.BuildOpts) (err error) {

@@ -11,9 +11,6 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
 )
 
-// scanPrefix begins the arguments that only tell which stages are scanned.
-const scanPrefix = "BUILDKIT_SBOM_SCAN_"
-
 // globalArgs evaluates the arguments before the first stage, after those of the platforms.
 func (b *Build) globalArgs() error {
 	b.args = platformArgs(b.opt)
@@ -100,10 +97,12 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		}
 		s.argParams = append(s.argParams, argParameter(arg, a.Name, *value))
 		message.WriteString("=" + *value)
-		if !strings.HasPrefix(a.Name, scanPrefix) {
-			s.setEnv(a.Name, *value)
-			s.envSettled = false
+		if strings.HasPrefix(a.Name, scanPrefix) {
+			s.noteScan(a.Name, *value)
+			continue
 		}
+		s.setEnv(a.Name, *value)
+		s.envSettled = false
 	}
 	s.commit(b.epoch, message.String(), false)
 	return nil

@@ -69,6 +69,9 @@ type Options struct {
 	// MergeOp makes COPY --link a merge.
 	MergeOp bool
 
+	// Scan notes which trees the build's arguments ask to be scanned besides the result.
+	Scan bool
+
 	// CacheNamespace is the prefix of the ids of cache mounts.
 	CacheNamespace string
 	Process        Process
@@ -95,6 +98,8 @@ type Result struct {
 	Platform ocispec.Platform
 	// BaseConfig is the configuration of the base image as JSON; nil without a base image.
 	BaseConfig []byte
+	// Scanned are stages and contexts to be scanned besides the result, in order.
+	Scanned []Scanned
 }
 
 // Request asks for an image or for a named context.
@@ -214,12 +219,20 @@ func (b *Build) Finish(ignore *patternmatcher.PatternMatcher) (*Result, error) {
 	t.image.Created = b.epoch
 	t.image.Config.Env = t.imageEnv.list()
 	t.image.History = append(slices.Clip(t.image.History), t.history.list()...)
-	return &Result{State: t.state, Image: t.image, Platform: t.platform, BaseConfig: t.baseConfig}, nil
+	return &Result{
+		State: t.state, Image: t.image, Platform: t.platform, BaseConfig: t.baseConfig, Scanned: b.scanned(),
+	}, nil
 }
 
 // Marshal returns the definition of the result.
 func (r *Result) Marshal(ctx context.Context) (*pb.Definition, error) {
-	return r.State.Marshal(ctx, llb.Platform(r.Platform))
+	return r.marshal(ctx, r.State)
+}
+
+// marshal returns the definition of a tree. Its vertices are those of the result where the two have
+// some in common.
+func (r *Result) marshal(ctx context.Context, s llb.State) (*pb.Definition, error) {
+	return s.Marshal(ctx, llb.Platform(r.Platform))
 }
 
 // Config returns the image configuration as JSON.

@@ -56,8 +56,10 @@ type stage struct {
 	// the State, not even their order.
 	envSettled bool
 	// args are the names of the arguments that are declared.
-	args       *vars
-	argParams  []Parameter
+	args      *vars
+	argParams []Parameter
+	// scan are the arguments of the stage that only tell what is scanned.
+	scan       map[string]string
 	baseConfig []byte
 	cmdSet     bool
 	workdirSet bool
