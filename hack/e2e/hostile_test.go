@@ -290,7 +290,7 @@ func TestABadDockerfileIsShownWithItsLine(t *testing.T) {
 		"a file that is not there":         {[]string{"FROM busybox", "", "COPY nosuch /"}, 3, `"/nosuch": not found`},
 		"an image that is not there":       {[]string{"FROM nosuch:1"}, 1, "docker.io/library/nosuch:1: not found"},
 		"a url that nobody serves":         {[]string{"FROM busybox", "ADD http://127.0.0.1:1/x /"}, 2, "failed to load cache key: Get \"http://127.0.0.1:1/x\": dial tcp 127.0.0.1:1: connect: connection refused"},
-		"a repository that nobody serves":  {[]string{"FROM busybox", "ADD https://127.0.0.1:1/x.git /"}, 2, "failed to fetch remote https://127.0.0.1:1/x.git"},
+		"a repository that nobody serves":  {[]string{"FROM busybox", "ADD https://127.0.0.1:1/x.git /"}, 2, "unable to access 'https://127.0.0.1:1/x.git/'"},
 		"an image to copy from":            {[]string{"FROM busybox", "COPY --from=nosuch:1 / /"}, 2, "docker.io/library/nosuch:1: not found"},
 		"an image to mount":                {[]string{"FROM busybox", "RUN --mount=from=nosuch:1,target=/m true"}, 2, "docker.io/library/nosuch:1: not found"},
 		"a stage that is not there":        {[]string{"FROM busybox AS build", "FROM busybox", "COPY --from=biuld / /"}, 3, "(did you mean build?)"},
