@@ -27,6 +27,8 @@ import (
 const (
 	maxContainers = 100
 	maxProcesses  = 200
+	// maxMounts is for one container: the kernel has a bound for all mounts of the machine.
+	maxMounts = 250
 )
 
 // containers are those of one job that were not released yet.
@@ -183,6 +185,9 @@ func (j *job) checkContainer(req gateway.NewContainerRequest) error {
 // containerMounts puts the mounts into spec and returns their trees: first those that failed steps
 // left, then those of references.
 func (j *job) containerMounts(mounts []gateway.Mount, spec *op.ContainerSpec) (edges []schedule.Edge, failed []*op.FailedTree, err error) {
+	if len(mounts) > maxMounts {
+		return nil, nil, status.New(codes.InvalidArgument, fmt.Sprintf("a container has at most %d mounts", maxMounts))
+	}
 	root := false
 	var ofReferences []*pb.Mount
 	for _, m := range mounts {

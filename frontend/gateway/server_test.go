@@ -318,3 +318,24 @@ func TestWarningsPass(t *testing.T) {
 	_, err = gateway.NewServer(bridge).Warn(t.Context(), &gatewaypb.WarnRequest{Digest: digest.FromString("v").String(), Ranges: []*pb.Range{nil}})
 	require.EqualError(t, err, "invalid source range")
 }
+
+func TestReferencesAndDefinitionsAreLimited(t *testing.T) {
+	s := gateway.NewServer(solved(&client.Result{Ref: &fakeRef{}}))
+	// Requests share the bytes of one definition: the limit is for a daemon that received them.
+	large := &gatewaypb.SolveRequest{Definition: &pb.Definition{Def: [][]byte{make([]byte, 15<<20)}}}
+	solves := func(req *gatewaypb.SolveRequest) (n int, err error) {
+		for err == nil {
+			n++
+			_, err = s.Solve(t.Context(), req)
+		}
+		return n, err
+	}
+	n, err := solves(large)
+	require.EqualError(t, err, "the definitions of a build have at most 1073741824 bytes")
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.Greater(t, n, 60)
+	n, err = solves(&gatewaypb.SolveRequest{})
+	require.EqualError(t, err, "a build has at most 100000 references")
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.Greater(t, n, 90_000)
+}

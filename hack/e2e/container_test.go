@@ -303,6 +303,8 @@ func TestContainersOfAFrontend(t *testing.T) {
 				_, err := c.NewContainer(ctx, req)
 				require.EqualError(t, err, text)
 			}
+			_, err := c.NewContainer(ctx, gateway.NewContainerRequest{Mounts: make([]gateway.Mount, 251)})
+			require.EqualError(t, err, "a container has at most 250 mounts")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
