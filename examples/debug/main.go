@@ -3,8 +3,10 @@
 //
 //	go run ./examples/debug -addr unix:///run/buildkit/buildkitd.sock -image busybox
 //
-// The container is gone when the build is. With -tty the process has a terminal, and what is typed
-// reaches it: that is all a debugger of builds needs.
+// The container is gone when the build is. With -tty the process has the terminal of this program, so that
+// a shell in it is a debugger of builds:
+//
+//	go run ./examples/debug -tty sh
 package main
 
 import (
@@ -14,6 +16,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/containerd/console"
 
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client"
@@ -90,10 +96,42 @@ func look(ctx context.Context, c gateway.Client, failed *status.SolveError, tty 
 		req.Stdin = os.Stdin
 	}
 	process, err := ctr.Start(ctx, req)
+	if err == nil && tty {
+		var restore func()
+		if restore, err = attach(ctx, process); err == nil {
+			defer restore()
+		}
+	}
 	if err == nil {
 		err = process.Wait()
 	}
 	return errors.Join(err, ctr.Release(ctx))
+}
+
+// attach has keys passed on as they are typed, and the process's terminal as large as this program's.
+func attach(ctx context.Context, process gateway.Process) (restore func(), err error) {
+	terminal, err := console.ConsoleFromFile(os.Stdin)
+	if err != nil {
+		return nil, fmt.Errorf("-tty wants a terminal: %w", err)
+	}
+	if err := terminal.SetRaw(); err != nil {
+		return nil, err
+	}
+	changes := make(chan os.Signal, 1)
+	changes <- syscall.SIGWINCH
+	signal.Notify(changes, syscall.SIGWINCH)
+	go func() {
+		for range changes {
+			if size, err := terminal.Size(); err == nil {
+				_ = process.Resize(ctx, gateway.WindowSize{Rows: uint32(size.Height), Cols: uint32(size.Width)}) // it may have ended
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(changes)
+		close(changes)
+		_ = terminal.Reset() // it is as good as gone
+	}, nil
 }
 
 // keepOpen is a writer that others do not close.
