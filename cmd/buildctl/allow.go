@@ -1,19 +1,12 @@
 package main
 
-import (
-	"fmt"
-	"strings"
-)
+import "github.com/openbuildkit/buildkit/api/entitlement"
 
-// parseAllow checks the values of --allow: network.host, security.insecure, device, or
-// device=<name>[,alias=<name>].
+// parseAllow checks the values of --allow.
 func parseAllow(values []string) ([]string, error) {
 	for _, value := range values {
-		switch name, _, config := strings.Cut(value, "="); {
-		case name == "device":
-		case !config && (name == "network.host" || name == "security.insecure"):
-		default:
-			return nil, fmt.Errorf("unknown entitlement %s", value)
+		if _, err := entitlement.Parse(value); err != nil {
+			return nil, err
 		}
 	}
 	return values, nil

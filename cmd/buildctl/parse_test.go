@@ -133,6 +133,11 @@ func TestSourcePoliciesAreRead(t *testing.T) {
 	require.Equal(t, sourcepolicypb.PolicyAction_CONVERT, p.Rules[0].Action)
 	require.Equal(t, sourcepolicypb.MatchType_REGEX, p.Rules[0].Selector.MatchType)
 	require.Equal(t, sourcepolicypb.PolicyAction_DENY, p.Rules[1].Action)
+	for _, bad := range []string{`{"rules":[{"action":"MAYBE"}]}`, `{"rules":[{"selectors":{}}]}`, `{"rules":[{"selector":{"match_type":"GLOB"}}]}`} {
+		require.NoError(t, os.WriteFile(path, []byte(bad), 0o600))
+		_, err := readSourcePolicy(path)
+		require.ErrorContains(t, err, "failed to unmarshal source-policy-file", bad)
+	}
 }
 
 func TestDatabasesAreDumped(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 )
 
 // readSourcePolicy reads the file of --source-policy-file. Values of enums are given by name or
-// number.
+// number. What nobody knows is refused: a rule that is not understood must not be taken for another.
 func readSourcePolicy(path string) (*sourcepolicypb.Policy, error) {
 	dt, err := os.ReadFile(path)
 	if err != nil {
@@ -21,7 +21,9 @@ func readSourcePolicy(path string) (*sourcepolicypb.Policy, error) {
 	// What is not JSON at all is reported better by package json.
 	var raw json.RawMessage
 	if err = json.Unmarshal(dt, &raw); err == nil {
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(dt, p)
+		if err = protojson.Unmarshal(dt, p); err != nil {
+			err = plainProtoError(err)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("failed to unmarshal source-policy-file %q: %w", path, err)
