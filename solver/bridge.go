@@ -67,7 +67,7 @@ func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.
 	g, err := graph.Load(def, graph.Opt{
 		Platform:     b.job.solver.platform(),
 		Capabilities: gwserver.CheckLLB,
-		Source:       judge(ctx, policies),
+		Amend:        b.amend(ctx, policies),
 		Compat:       b.job.req.Compatibility,
 	})
 	if err != nil {

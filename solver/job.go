@@ -266,7 +266,7 @@ func (j *job) produce(ctx context.Context) (_ *gateway.Result, err error) {
 // done for each job before it joins a vertex that others may be working on.
 func (j *job) admit(g *graph.Graph) error {
 	for _, v := range g.Vertices {
-		if err := j.grants.CheckOp(v.Op); err != nil {
+		if err := j.CheckOp(v.Op); err != nil {
 			return fmt.Errorf("failed to load LLB: %w", err)
 		}
 	}

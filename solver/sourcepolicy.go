@@ -79,14 +79,23 @@ func (e *policyError) Error() string {
 }
 func (e *policyError) Unwrap() error { return e.err }
 
-// judge applies policies to the sources of a graph while it is loaded.
-func judge(ctx context.Context, policies *policy.Set) func(*pb.SourceOp, ocispec.Platform) (*pb.SourceOp, error) {
-	return func(op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error) {
-		out, err := policies.Evaluate(ctx, op, platform)
-		if err != nil {
-			return nil, &policyError{err}
+// amend applies policies and grants of the build to the ops of a graph while it is loaded: sources
+// that others take the place of, and devices that it names by an alias.
+func (b *bridge) amend(ctx context.Context, policies *policy.Set) func(*pb.Op, ocispec.Platform) (bool, error) {
+	return func(op *pb.Op, platform ocispec.Platform) (bool, error) {
+		switch o := op.Op.(type) {
+		case *pb.Op_Source:
+			out, err := policies.Evaluate(ctx, o.Source, platform)
+			if err != nil {
+				return false, &policyError{err}
+			}
+			changed := out != o.Source
+			o.Source = out
+			return changed, nil
+		case *pb.Op_Exec:
+			return b.job.resolveAliases(o.Exec.CdiDevices), nil
 		}
-		return out, nil
+		return false, nil
 	}
 }
 

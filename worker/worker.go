@@ -10,6 +10,7 @@ package worker
 import (
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/checksum"
+	"github.com/openbuildkit/buildkit/worker/device"
 	"github.com/openbuildkit/buildkit/worker/platform"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
@@ -30,6 +31,8 @@ type Worker struct {
 	// Sources by URL scheme.
 	Sources source.Registry
 	Runtime Runtime
+	// Devices that processes may ask for; nil are none.
+	Devices *device.Registry
 	// SecretDir is a folder of the host below which secrets are mounted while they are in use.
 	SecretDir string
 	// TraceSocket is the host's socket that processes send traces to; empty if there is none.

@@ -63,6 +63,17 @@ func parseDevice(whole, rest string) (Entitlement, error) {
 	return e, nil
 }
 
+// Found is a device of the host.
+type Found struct {
+	// Name is vendor/class=name.
+	Name string
+	// AutoAllow tells that everybody may use it.
+	AutoAllow bool
+}
+
+// Devices returns the devices of the host that a name stands for, nil if there is none.
+type Devices func(name string) []Found
+
 // Grants is what one build was granted. The zero value is nothing.
 type Grants struct{ all []Entitlement }
 
@@ -95,16 +106,27 @@ func (g Grants) has(name string) bool {
 	return slices.ContainsFunc(g.all, func(e Entitlement) bool { return e.Name == name })
 }
 
-// hasDevice tells whether a device, or a class of devices, was granted.
+// hasDevice tells whether a device was granted by its name, or with all of its class.
 func (g Grants) hasDevice(name string) bool {
+	kind, _, _ := strings.Cut(name, "=")
 	return slices.ContainsFunc(g.all, func(e Entitlement) bool {
-		return e.Name == Device && (e.Device == "" || e.Device == name || e.Alias == name)
+		return e.Name == Device && (e.Device == "" || e.Device == name || e.Device == kind || e.Device == kind+"=*")
 	})
 }
 
+// DeviceOf returns the name of the device that was granted under an alias, or else the name itself.
+func (g Grants) DeviceOf(name string) string {
+	for _, e := range g.all {
+		if e.Alias != "" && e.Alias == name {
+			return e.Device
+		}
+	}
+	return name
+}
+
 // CheckOp returns an error if an op asks for what was not granted. An op without a payload asks
-// for nothing.
-func (g Grants) CheckOp(op *pb.Op) error {
+// for nothing. Aliases of devices were replaced, see DeviceOf.
+func (g Grants) CheckOp(op *pb.Op, devices Devices) error {
 	exec := op.GetExec()
 	if exec == nil {
 		return nil
@@ -112,7 +134,7 @@ func (g Grants) CheckOp(op *pb.Op) error {
 	if err := g.Check(exec.Network, exec.Security); err != nil {
 		return err
 	}
-	return g.CheckDevices(exec.CdiDevices)
+	return g.CheckDevices(exec.CdiDevices, devices)
 }
 
 // Check returns an error if a network or security mode is unknown or was not granted.
@@ -138,13 +160,21 @@ func (g Grants) Check(network pb.NetMode, security pb.SecurityMode) error {
 	return nil
 }
 
-// CheckDevices returns an error that names the devices which were not granted. Optional ones
-// count as well: they are used where they are there.
-func (g Grants) CheckDevices(devices []*pb.CDIDevice) error {
+// CheckDevices returns an error that names the devices which were not granted and are not allowed for
+// everybody. Optional ones count as well if they are there. A device that is neither there nor granted
+// is refused for not being there.
+func (g Grants) CheckDevices(devices []*pb.CDIDevice, find Devices) error {
 	var refused []string
 	for _, d := range devices {
-		if d != nil && !g.hasDevice(d.Name) {
-			refused = append(refused, d.Name)
+		if g.hasDevice(d.GetName()) {
+			continue
+		}
+		found := find(d.GetName())
+		if len(found) == 0 && !d.GetOptional() {
+			return status.New(codes.NotFound, fmt.Sprintf("required device %q is not registered", d.GetName()))
+		}
+		if slices.ContainsFunc(found, func(f Found) bool { return !f.AutoAllow && !g.hasDevice(f.Name) }) {
+			refused = append(refused, d.GetName())
 		}
 	}
 	switch len(refused) {

@@ -95,6 +95,8 @@ func (o *options) addServer() {
 	o.string("tlskey", "", "key file to use", func(c *config.Config) *string { return &c.GRPC.TLS.Key })
 	o.string("tlscacert", "", "ca certificate to verify clients", func(c *config.Config) *string { return &c.GRPC.TLS.CA })
 	o.strings("allow-insecure-entitlement", nil, "allows insecure entitlements e.g. network.host, security.insecure, device", func(c *config.Config) *[]string { return &c.Entitlements })
+	o.bool("cdi-disabled", false, "disables support of the Container Device Interface (CDI)", func(c *config.Config) *bool { return &c.CDI.Disabled })
+	o.strings("cdi-spec-dir", config.DefaultCDISpecDirs(), "list of directories to scan for CDI spec files", func(c *config.Config) *[]string { return &c.CDI.SpecDirs })
 	o.string("otel-socket-path", "", "OTEL collector trace socket path", func(c *config.Config) *string { return &c.OTEL.SocketPath })
 }
 

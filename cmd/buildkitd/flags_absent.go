@@ -15,8 +15,6 @@ func (o *options) addAbsent() {
 		shown[l.flag] = true
 	}
 	o.bool("proxy-network", false, "enable proxy network enforcement for all builds", func(c *config.Config) *bool { return &c.ProxyNetwork })
-	o.bool("cdi-disabled", false, "disables support of the Container Device Interface (CDI)", func(c *config.Config) *bool { return ensure(&c.CDI.Disabled) })
-	o.strings("cdi-spec-dir", nil, "list of directories to scan for CDI spec files", func(c *config.Config) *[]string { return &c.CDI.SpecDirs })
 	o.string("oci-worker-proxy-snapshotter-path", "", "address of proxy snapshotter socket (do not include 'unix://' prefix)", func(c *config.Config) *string { return &c.Workers.OCI.ProxySnapshotterPath })
 	saveCacheDebug := o.flags.Bool("save-cache-debug", false, "enable saving cache debug info")
 	o.overlay("save-cache-debug", "", func(*config.Config) error { return refuse("save-cache-debug", *saveCacheDebug) })

@@ -239,7 +239,7 @@ func TestFlagsOfAbsentFeaturesAreRead(t *testing.T) {
 		"--containerd-worker-gc=false", "--containerd-worker-gc-keepstorage=1,2,3", "--containerd-worker-net=host",
 		"--containerd-worker-platform=linux/arm64", "--oci-worker-proxy-snapshotter-path=/p", "--save-cache-debug=false")
 	require.NoError(t, err)
-	require.True(t, *cfg.CDI.Disabled)
+	require.True(t, cfg.CDI.Disabled)
 	require.Equal(t, []string{"/a", "/b"}, cfg.CDI.SpecDirs)
 	require.Equal(t, "/p", cfg.Workers.OCI.ProxySnapshotterPath)
 	require.Empty(t, cfg.Workers.OCI.Labels)

@@ -58,11 +58,13 @@ var llbCaps = map[string]support{
 	pb.CapSourceHTTPUIDGID:          {},
 
 	pb.CapExecMetaBase:            {},
+	pb.CapExecMetaCDI:             {},
 	pb.CapExecMetaCgroupParent:    {},
 	pb.CapExecMetaLinuxResources:  {},
 	pb.CapExecMetaNetwork:         {},
 	pb.CapExecMetaProxyEnv:        {},
 	pb.CapExecMetaSecurity:        {},
+	pb.CapExecMetaSecurityDevices: {},
 	pb.CapExecMetaSetsDefaultPath: {},
 	pb.CapExecMetaUlimit:          {},
 	pb.CapExecCgroup:              {},

@@ -192,7 +192,7 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 	missing := []string{
 		pb.CapSourceBuildOpFilename,
-		pb.CapExecMetaCDI, pb.CapExecMetaSecurityDevices, pb.CapExecMetaNetworkProxy,
+		pb.CapExecMetaNetworkProxy,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
 		pb.CapExporterSession,
 		pb.CapHistoryFilter,

@@ -19,9 +19,8 @@ type Opt struct {
 	Platform ocispec.Platform
 	// Capabilities refuses the id of a capability that an op asks for, by returning an error.
 	Capabilities func(id string) error
-	// Source, if set, returns the source that takes the place of the one of an op, or an error if
-	// there must be none. It returns its argument, unchanged, for a source that stays.
-	Source func(op *pb.SourceOp, platform ocispec.Platform) (*pb.SourceOp, error)
+	// Amend, if set, may change what an op does, or refuse it. It tells whether it has changed it.
+	Amend func(op *pb.Op, platform ocispec.Platform) (changed bool, err error)
 	// Compat is the version of behaviour that is asked for; 0 is the current one.
 	Compat compat.Version
 }
@@ -57,9 +56,9 @@ type parsedOp struct {
 	op    *pb.Op
 	dgst  digest.Digest
 	state visit
-	// replaced is set if the source is not that of the definition.
-	replaced bool
-	vertex   *Vertex
+	// amended is set if the op is not what the definition says.
+	amended bool
+	vertex  *Vertex
 }
 
 type visit uint8
@@ -184,8 +183,11 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 		Sources:       l.sources(p.dgst),
 	}
 	v.Platform = l.platform(p.op)
-	if err := l.replaceSource(p, v.Platform); err != nil {
-		return nil, err
+	if l.opt.Amend != nil {
+		var err error
+		if p.amended, err = l.opt.Amend(p.op, v.Platform); err != nil {
+			return nil, err
+		}
 	}
 	for n, in := range p.op.Inputs {
 		ref, err := l.input(n, in)

@@ -3,6 +3,7 @@ package graph
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/openbuildkit/buildkit/api/compat"
@@ -51,6 +52,8 @@ func validateExec(op *pb.ExecOp) error {
 		return loadError("invalid exec op with no args")
 	case len(op.Mounts) == 0:
 		return loadError("invalid exec op with no mounts")
+	case slices.Contains(op.CdiDevices, nil):
+		return loadError("invalid exec op with nil device")
 	}
 	return validateMounts(op.Mounts)
 }

@@ -170,6 +170,9 @@ func (f *Factory) checksumError(r schedule.Result, err error) error {
 
 // Run runs the process.
 func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.Result) (_ []schedule.Result, err error) {
+	if err := o.checkDevices(env); err != nil {
+		return nil, err
+	}
 	ms := o.mounts(env, inputs)
 	defer func() {
 		if rerr := ms.release(); err == nil {
@@ -223,6 +226,21 @@ func (o *execOp) fail(ctx context.Context, ms *mounts, err error) error {
 		}
 	}
 	return f
+}
+
+// checkDevices asks the builds that wait whether they may use the devices that are there now.
+func (o *execOp) checkDevices(env *schedule.Env) error {
+	if len(o.op.CdiDevices) == 0 {
+		return nil
+	}
+	for _, v := range env.Values() {
+		if b, ok := v.(interface{ CheckOp(*pb.Op) error }); ok {
+			if err := b.CheckOp(o.v.Op); err != nil {
+				return &schedule.RequesterError{Err: err}
+			}
+		}
+	}
+	return nil
 }
 
 // explain adds to the error of a process why programs of its platform cannot be executed, if so.

@@ -15,7 +15,9 @@ import (
 	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 
+	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/device"
 	"github.com/openbuildkit/buildkit/worker/internal/beneath"
 	"github.com/openbuildkit/buildkit/worker/internal/passwd"
 	"github.com/openbuildkit/buildkit/worker/network"
@@ -150,7 +152,7 @@ func (r *Runtime) writeSpec(b *bundle, ct *container, p worker.Process, u spec.U
 	if err != nil {
 		return err
 	}
-	if err := r.injectDevices(s, ct.spec.Devices); err != nil {
+	if err := b.addDevices(s, r.conf.Devices, ct.spec.Devices); err != nil {
 		return err
 	}
 	b.all = s.Mounts
@@ -165,6 +167,30 @@ func (r *Runtime) writeSpec(b *bundle, ct *container, p worker.Process, u spec.U
 		return err
 	}
 	return os.WriteFile(b.path(configFile), data, 0o600)
+}
+
+// addDevices adds devices of the host. What they mount counts as mounts of the request.
+func (b *bundle) addDevices(s *specs.Spec, registry *device.Registry, devices []*pb.CDIDevice) error {
+	if len(devices) == 0 {
+		return nil
+	}
+	before := make(map[string]bool, len(s.Mounts))
+	for _, m := range s.Mounts {
+		before[m.Destination] = true
+	}
+	if err := registry.Inject(s, devices); err != nil {
+		return err
+	}
+	for i, m := range s.Mounts {
+		if before[m.Destination] {
+			continue
+		}
+		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			s.Mounts[i].Type = "bind"
+		}
+		b.mounts = append(b.mounts, s.Mounts[i])
+	}
+	return nil
 }
 
 // makeStubs makes the mount points of the request's mounts in the root.

@@ -22,19 +22,12 @@ import (
 	"sync"
 
 	gorunc "github.com/containerd/go-runc"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
-	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/device"
 	"github.com/openbuildkit/buildkit/worker/network"
 	"github.com/openbuildkit/buildkit/worker/spec"
 )
-
-// DeviceInjector adds devices to a specification by their qualified names (vendor/class=name) and
-// returns the names it does not know. A CDI cache is one.
-type DeviceInjector interface {
-	InjectDevices(s *specs.Spec, names ...string) ([]string, error)
-}
 
 // RuntimeConfig is how containers are run. Root is required.
 type RuntimeConfig struct {
@@ -53,8 +46,8 @@ type RuntimeConfig struct {
 	NoProcessSandbox bool
 	AppArmorProfile  string
 	SELinux          bool
-	// Devices may be nil: then a container that asks for a device fails.
-	Devices DeviceInjector
+	// Devices are those that containers may ask for; nil are none.
+	Devices *device.Registry
 }
 
 // Runtime is a worker.Runtime over the command line of an OCI runtime.
@@ -179,24 +172,6 @@ func (r *Runtime) cgroupsPath(ct *container) string {
 		parent = r.conf.CgroupParent
 	}
 	return spec.CgroupsPath(parent, ct.id)
-}
-
-func (r *Runtime) injectDevices(s *specs.Spec, devices []*pb.CDIDevice) error {
-	if len(devices) == 0 {
-		return nil
-	}
-	if r.conf.Devices == nil {
-		return fmt.Errorf("required device %q is not registered", devices[0].GetName())
-	}
-	names := make([]string, 0, len(devices))
-	for _, d := range devices {
-		names = append(names, d.GetName())
-	}
-	unknown, err := r.conf.Devices.InjectDevices(s, names...)
-	if len(unknown) > 0 {
-		return fmt.Errorf("required device %q is not registered", unknown[0])
-	}
-	return err
 }
 
 // client returns the go-runc client for the container's kind of cgroup.

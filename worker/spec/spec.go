@@ -92,7 +92,7 @@ func Build(h Host, in Input) (*specs.Spec, error) {
 		},
 	}
 	if insecure {
-		s.Linux.Devices = h.Devices
+		s.Linux.Devices = slices.Clone(h.Devices)
 		return s, nil
 	}
 	s.Linux.Seccomp = h.Seccomp

@@ -63,10 +63,12 @@ type OTEL struct {
 	SocketPath string `toml:"socketPath"`
 }
 
-// CDI is about devices.
+// CDI is about devices of the host that steps may ask for.
 type CDI struct {
-	Disabled    *bool    `toml:"disabled"`
-	SpecDirs    []string `toml:"specDirs"`
+	Disabled bool `toml:"disabled"`
+	// SpecDirs are the folders with descriptions of devices.
+	SpecDirs []string `toml:"specDirs"`
+	// AutoAllowed are devices that need no grant.
 	AutoAllowed []string `toml:"autoAllowed"`
 }
 

@@ -68,6 +68,11 @@ const (
 	defaultProvenanceEnvDir       = "/etc/buildkit/provenance.d"
 )
 
+// DefaultCDISpecDirs are the folders in which devices are described unless told otherwise.
+func DefaultCDISpecDirs() []string {
+	return []string{"/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"}
+}
+
 // SetDefaults fills in what neither file nor command line say.
 func (c *Config) SetDefaults(h Host) {
 	setDefault(&c.Root, h.Root())
@@ -88,6 +93,9 @@ func (c *Config) SetDefaults(h Host) {
 	if c.System.MaxRegistryConcurrency == nil {
 		n := DefaultMaxRegistryConcurrency
 		c.System.MaxRegistryConcurrency = &n
+	}
+	if len(c.CDI.SpecDirs) == 0 {
+		c.CDI.SpecDirs = DefaultCDISpecDirs()
 	}
 	oci := &c.Workers.OCI
 	setDefault(&oci.Snapshotter, DefaultSnapshotter)

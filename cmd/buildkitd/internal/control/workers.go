@@ -35,6 +35,11 @@ func WorkerRecord(w *worker.Worker, policies []gc.Policy, version *workerspb.Bui
 	for _, p := range w.Platforms.List() {
 		record.Platforms = append(record.Platforms, pb.FromSpec(p))
 	}
+	for _, d := range w.Devices.List() {
+		record.CDIDevices = append(record.CDIDevices, &workerspb.CDIDevice{
+			Name: d.Name, AutoAllow: d.AutoAllow, Annotations: d.Annotations,
+		})
+	}
 	for _, p := range policies {
 		record.GCPolicy = append(record.GCPolicy, &workerspb.GCPolicy{
 			All:           p.All,

@@ -70,7 +70,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Keys:         keys,
 		Frontends:    newFrontends(cfg.Frontends),
 		Exporters:    newExporters(images, sessions, registries),
-		Entitlements: cfg.Entitlements,
+		Entitlements: entitlements(cfg),
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
 
 		ProvenanceEnv: env,

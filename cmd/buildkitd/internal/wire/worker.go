@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
+	"github.com/openbuildkit/buildkit/api/entitlement"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/cache/checksum"
@@ -22,6 +24,7 @@ import (
 	"github.com/openbuildkit/buildkit/cmd/internal/version"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/device"
 	"github.com/openbuildkit/buildkit/worker/network"
 	"github.com/openbuildkit/buildkit/worker/platform"
 	"github.com/openbuildkit/buildkit/worker/runc"
@@ -57,6 +60,10 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 	if cni, ok := net.(*network.CNI); ok {
 		d.background = append(d.background, cni.Run)
 	}
+	devices, err := newDevices(cfg.CDI)
+	if err != nil {
+		return nil, err
+	}
 	rt, err := runc.NewRuntime(ctx, runc.RuntimeConfig{
 		Root:             st.sub("runc"),
 		Binary:           oci.Binary,
@@ -67,6 +74,7 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 		NoProcessSandbox: oci.NoProcessSandbox,
 		AppArmorProfile:  oci.ApparmorProfile,
 		SELinux:          oci.SELinux,
+		Devices:          devices,
 	})
 	if err != nil {
 		return nil, err
@@ -102,10 +110,28 @@ func (d *daemon) newWorker(ctx context.Context, cfg *config.Config, st *state, s
 			http.New(http.Config{Cache: trees, Sessions: sessions, UserAgent: "buildkit/" + version.Version}),
 		),
 		Runtime:        rt,
+		Devices:        devices,
 		SecretDir:      rt.SecretDir(),
 		MaxParallelism: oci.MaxParallelism,
 		CgroupParent:   oci.DefaultCgroupParent,
 	}, nil
+}
+
+// newDevices returns the devices that steps may ask for, nil if they may not.
+func newDevices(cfg config.CDI) (*device.Registry, error) {
+	if cfg.Disabled {
+		return nil, nil
+	}
+	return device.New(device.Config{SpecDirs: cfg.SpecDirs, AutoAllowed: cfg.AutoAllowed})
+}
+
+// entitlements are what builds may be granted. Devices are described by the administrator, so those
+// that are may be.
+func entitlements(cfg *config.Config) []string {
+	if cfg.CDI.Disabled {
+		return cfg.Entitlements
+	}
+	return append(slices.Clone(cfg.Entitlements), entitlement.Device)
 }
 
 // findRuntime makes sure that there is an OCI runtime, if there is to be a worker at all.

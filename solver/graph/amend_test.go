@@ -11,14 +11,15 @@ import (
 	"github.com/openbuildkit/buildkit/solver/graph"
 )
 
-// replacing returns the options under which one source is another.
+// replacing returns the options under which one source, or any if from is empty, is another.
 func replacing(from, to string) graph.Opt {
 	o := opt
-	o.Source = func(op *pb.SourceOp, _ ocispec.Platform) (*pb.SourceOp, error) {
-		if op.Identifier == from {
-			return &pb.SourceOp{Identifier: to}, nil
+	o.Amend = func(op *pb.Op, _ ocispec.Platform) (bool, error) {
+		if op.GetSource() == nil || from != "" && op.GetSource().Identifier != from {
+			return false, nil
 		}
-		return op, nil
+		op.GetSource().Identifier = to
+		return true, nil
 	}
 	return o
 }
@@ -65,11 +66,7 @@ func TestSourcesThatBecomeTheSameHaveOneDigest(t *testing.T) {
 	a, c := b.add(source("docker-image://a")), b.add(source("docker-image://c"))
 	join := run(a, "join")
 	join.Inputs = append(join.Inputs, c)
-	o := opt
-	o.Source = func(*pb.SourceOp, ocispec.Platform) (*pb.SourceOp, error) {
-		return &pb.SourceOp{Identifier: "docker-image://b"}, nil
-	}
-	g, err := graph.Load(b.result(b.add(join)), o)
+	g, err := graph.Load(b.result(b.add(join)), replacing("", "docker-image://b"))
 	require.NoError(t, err)
 	in := g.Root.Vertex.Inputs
 	require.Equal(t, in[0].Vertex.Digest, in[1].Vertex.Digest)
@@ -82,12 +79,12 @@ func TestAReplacedSourceDecidesOnTheSession(t *testing.T) {
 	require.True(t, load(t, def, replacing("docker-image://a", "local://b"))["one"].Session)
 }
 
-func TestARefusedSourceEndsTheLoad(t *testing.T) {
+func TestARefusedOpEndsTheLoad(t *testing.T) {
 	b := &builder{}
 	def := b.result(b.add(run(b.add(source("docker-image://a")), "one")))
 	o := opt
 	refused := errors.New("refused")
-	o.Source = func(*pb.SourceOp, ocispec.Platform) (*pb.SourceOp, error) { return nil, refused }
+	o.Amend = func(*pb.Op, ocispec.Platform) (bool, error) { return false, refused }
 	_, err := graph.Load(def, o)
 	require.ErrorIs(t, err, refused)
 }
