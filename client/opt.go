@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -38,8 +39,8 @@ type SolveOpt struct {
 	// Session are more services that the daemon may use.
 	Session []session.Attachable
 	// SharedSession is used instead of a session of the build. Its owner runs it and has allowed
-	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey, CheckSource and
-	// Session must be empty.
+	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey, CheckSource,
+	// ChooseExports and Session must be empty.
 	SharedSession *session.Session
 
 	// AllowedEntitlements are the privileges that the build may use.
@@ -50,7 +51,10 @@ type SolveOpt struct {
 	CheckSource policy.Func
 	// SourcePolicySession is the id of another session that is asked in the place of CheckSource.
 	SourcePolicySession string
-	// SessionExporter lets the session add exporters once the build is done.
+	// ChooseExports, if set, chooses exporters besides Exports once the build is done.
+	ChooseExports func(ctx context.Context, f Finished) ([]Export, error)
+	// SessionExporter lets a service of Session or SharedSession add exporters in the place of
+	// ChooseExports, see package session/exporter.
 	SessionExporter bool
 	// Internal builds leave no record.
 	Internal bool

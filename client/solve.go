@@ -19,6 +19,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/session"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
+	"github.com/openbuildkit/buildkit/session/exporter"
 	"github.com/openbuildkit/buildkit/session/filesync"
 	"github.com/openbuildkit/buildkit/session/policy"
 )
@@ -86,7 +87,7 @@ func (c *Client) newBuild(opt SolveOpt) (*build, error) {
 		return nil, err
 	}
 	if opt.SharedSession != nil && (len(opt.LocalMounts)+len(opt.OCIStores)+len(exports.outputs)+len(opt.Session) > 0 ||
-		exports.layout != "" || opt.SharedKey != "" || opt.CheckSource != nil) {
+		exports.layout != "" || opt.SharedKey != "" || opt.CheckSource != nil || opt.ChooseExports != nil) {
 		return nil, errors.New("a shared session must hold all that the build needs")
 	}
 	if opt.CheckSource != nil && opt.SourcePolicySession != "" {
@@ -110,7 +111,7 @@ func (c *Client) newBuild(opt SolveOpt) (*build, error) {
 		Internal:              opt.Internal,
 		SourcePolicy:          opt.SourcePolicy,
 		SourcePolicySession:   opt.SourcePolicySession,
-		EnableSessionExporter: opt.SessionExporter,
+		EnableSessionExporter: opt.SessionExporter || opt.ChooseExports != nil,
 		CompatibilityVersion:  opt.CompatibilityVersion,
 		ProxyNetwork:          opt.ProxyNetwork,
 	}
@@ -154,8 +155,12 @@ func newSession(opt SolveOpt, exports *exportPlan) (*session.Session, error) {
 	if len(opt.LocalMounts) > 0 {
 		s.Allow(filesync.NewProvider(opt.LocalMounts))
 	}
-	if len(exports.outputs) > 0 {
-		s.Allow(filesync.NewTarget(exports.outputs))
+	target := filesync.NewTarget(exports.outputs)
+	if len(exports.outputs) > 0 || opt.ChooseExports != nil {
+		s.Allow(target)
+	}
+	if opt.ChooseExports != nil {
+		s.Allow(exporter.NewProvider(&lateExports{choose: opt.ChooseExports, target: target, first: len(opt.Exports)}))
 	}
 	stores, err := contentStores(opt, exports)
 	if err != nil {

@@ -105,12 +105,20 @@ func (j *job) accept() error {
 		return status.WithCode(err, codes.InvalidArgument)
 	}
 	for _, e := range j.req.Exporters {
-		inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs), cmp.Or(j.req.Compatibility, compat.Current))
-		if err != nil {
+		if err := j.addOutput(e); err != nil {
 			return err
 		}
-		j.outputs = append(j.outputs, inst)
 	}
+	return nil
+}
+
+// addOutput adds an exporter after those that there are.
+func (j *job) addOutput(e Exporter) error {
+	inst, err := j.solver.cfg.Exporters.Resolve(e.Type, exporterAttrs(j.req, e.Attrs), cmp.Or(j.req.Compatibility, compat.Current))
+	if err != nil {
+		return err
+	}
+	j.outputs = append(j.outputs, inst)
 	return nil
 }
 
@@ -215,6 +223,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := eachAttestation(res, func(_ string, a gateway.Attestation) error { return a.Ref.Evaluate(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := j.findExporters(ctx, res); err != nil {
+		return nil, err
+	}
 	if err := j.warnOfPlatforms(res); err != nil {
 		return nil, err
 	}
@@ -235,6 +246,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 		if strings.HasPrefix(k, "frontend.") {
 			response[k] = string(v)
 		}
+	}
+	if err := j.finalizeExport(ctx, response); err != nil {
+		return nil, err
 	}
 	return &Response{Exporter: response}, nil
 }

@@ -245,9 +245,11 @@ type Request struct {
 	// Build is a frontend that runs elsewhere, on the side of the client.
 	Build gateway.BuildFunc
 
-	Exporters    []Exporter
-	CacheExports []RemoteCache
-	CacheImports []RemoteCache
+	Exporters []Exporter
+	// SessionExporter lets the session add exporters when the result is there.
+	SessionExporter bool
+	CacheExports    []RemoteCache
+	CacheImports    []RemoteCache
 	// Entitlements are the grants of the client, as it spelled them.
 	Entitlements []string
 	// SourcePolicy holds for all sources of the build; nil allows them. PolicySession is the id of a

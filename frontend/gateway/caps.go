@@ -105,6 +105,7 @@ var llbCaps = map[string]support{
 	pb.CapExporterImageAnnotations:  {},
 	pb.CapExporterImageAttestations: {},
 	pb.CapExporterMultiple:          {},
+	pb.CapExporterSession:           {},
 	pb.CapExporterSourceDateEpoch:   {},
 	pb.CapGCFreeSpaceFilter:         {},
 }

@@ -194,7 +194,6 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaNetworkProxy,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
-		pb.CapExporterSession,
 		pb.CapHistoryFilter,
 	}
 	require.ElementsMatch(t, constants(t, "../../api/llb/caps.go"),

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
@@ -105,11 +107,24 @@ type Output struct {
 // Target is the service that takes the outputs of a build.
 type Target struct {
 	filesyncpb.UnimplementedFileSendServer
+
+	mu      sync.Mutex
 	outputs map[int]Output
 }
 
 // NewTarget returns a service for outputs by the index of their exporter.
-func NewTarget(outputs map[int]Output) *Target { return &Target{outputs: outputs} }
+func NewTarget(outputs map[int]Output) *Target {
+	t := &Target{outputs: map[int]Output{}}
+	maps.Copy(t.outputs, outputs)
+	return t
+}
+
+// Add takes the output of one more exporter.
+func (t *Target) Add(id int, output Output) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.outputs[id] = output
+}
 
 // Register adds the service to a server.
 func (t *Target) Register(srv *grpc.Server) {
@@ -151,7 +166,9 @@ func (t *Target) output(md metadata.MD) (Output, error) {
 			return Output{}, status.New(codes.InvalidArgument, fmt.Sprintf("invalid exporter id %q", v[0]))
 		}
 	}
+	t.mu.Lock()
 	out, ok := t.outputs[id]
+	t.mu.Unlock()
 	if !ok || out.Open == nil && out.Dir == "" {
 		return Output{}, status.New(codes.NotFound, fmt.Sprintf("no output for exporter %d", id))
 	}

@@ -21,19 +21,20 @@ func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 		return solver.Request{}, err
 	}
 	r := solver.Request{
-		Ref:            req.GetRef(),
-		Session:        req.GetSession(),
-		Frontend:       req.GetFrontend(),
-		FrontendOpt:    req.GetFrontendAttrs(),
-		FrontendInputs: req.GetFrontendInputs(),
-		Exporters:      decodeExporters(req),
-		CacheExports:   decodeCacheExports(req.GetCache()),
-		CacheImports:   decodeCacheImports(req.GetCache()),
-		Entitlements:   req.GetEntitlements(),
-		SourcePolicy:   req.GetSourcePolicy(),
-		PolicySession:  req.GetSourcePolicySession(),
-		Internal:       req.GetInternal(),
-		Compatibility:  version,
+		Ref:             req.GetRef(),
+		Session:         req.GetSession(),
+		Frontend:        req.GetFrontend(),
+		FrontendOpt:     req.GetFrontendAttrs(),
+		FrontendInputs:  req.GetFrontendInputs(),
+		Exporters:       decodeExporters(req),
+		CacheExports:    decodeCacheExports(req.GetCache()),
+		CacheImports:    decodeCacheImports(req.GetCache()),
+		Entitlements:    req.GetEntitlements(),
+		SessionExporter: req.GetEnableSessionExporter(),
+		SourcePolicy:    req.GetSourcePolicy(),
+		PolicySession:   req.GetSourcePolicySession(),
+		Internal:        req.GetInternal(),
+		Compatibility:   version,
 	}
 	if len(req.GetDefinition().GetDef()) > 0 {
 		r.Definition = req.GetDefinition()
