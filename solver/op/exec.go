@@ -193,7 +193,7 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 	defer release()
 	logs := newLogs(env.Scope, o.f.limits)
 	logs.foreign = o.v.Platform.Architecture != o.f.worker.Platforms.Default().Architecture
-	err = o.f.worker.Runtime.Run(ctx, o.container(ms), o.process(env, secretEnv, logs), nil)
+	err = o.f.worker.Runtime.Run(ctx, o.container(ms, env), o.process(env, secretEnv, logs), nil)
 	logs.close(err != nil)
 	if err != nil {
 		if logs.notExecutable() {
@@ -263,7 +263,7 @@ func (o *execOp) mounts(env *schedule.Env, inputs []schedule.Result) *mounts {
 	}
 }
 
-func (o *execOp) container(ms *mounts) worker.Container {
+func (o *execOp) container(ms *mounts, env *schedule.Env) worker.Container {
 	m := o.op.Meta
 	c := worker.Container{
 		Root:                 ms.root,
@@ -275,7 +275,7 @@ func (o *execOp) container(ms *mounts) worker.Container {
 		Security:             o.op.Security,
 		CgroupParent:         m.CgroupParent,
 		Ulimits:              m.Ulimit,
-		Resources:            o.v.Resources,
+		Resources:            env.Resources(),
 		Devices:              o.op.CdiDevices,
 		RemoveStubsRecursive: m.RemoveMountStubsRecursive,
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/openbuildkit/buildkit/api/event"
+	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/session"
@@ -27,6 +28,8 @@ type Env struct {
 	founding bool
 	// tried are the sessions that were handed out since the last take.
 	tried map[string]bool
+	// resources are the limits of all who joined the node.
+	resources *pb.LinuxResources
 }
 
 var (
@@ -79,6 +82,21 @@ func (e *Env) Values() []any {
 		vs[i] = j.value
 	}
 	return vs
+}
+
+// Resources returns the limits of the processes of the vertex, nil for none. Jobs that share it may
+// have set different ones; of each the most relaxed holds.
+func (e *Env) Resources() *pb.LinuxResources {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.resources
+}
+
+// relax takes the limits of one more vertex in.
+func (e *Env) relax(r *pb.LinuxResources) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.resources = graph.Relaxed(e.resources, r)
 }
 
 // founded ends the time in which the first Job asks alone.

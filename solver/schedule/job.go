@@ -129,7 +129,7 @@ func (s *Scheduler) newNode(id nodeID, v *graph.Vertex) (*node, error) {
 	}
 	n := &node{id: id, vertex: v, op: op, jobs: map[*Job]struct{}{}}
 	n.progress = newProgress(v)
-	n.env = &Env{Vertex: v, Scope: scopeOf(n.progress, v.Digest), Blobs: &n.blobs, founding: !op.Static()}
+	n.env = &Env{Vertex: v, Scope: scopeOf(n.progress, v.Digest), Blobs: &n.blobs, founding: !op.Static(), resources: v.Resources}
 	if op.Static() {
 		n.identity, err = op.Identify(context.Background(), nil)
 		if err != nil {
@@ -156,6 +156,7 @@ func (j *Job) adopt(g *graph.Graph, made map[*graph.Vertex]*node, order []*node)
 		n := order[i]
 		if known := s.nodes[n.id]; known != nil {
 			n = known
+			n.env.relax(v.Resources)
 		} else {
 			if n.held {
 				// It was there when the graph was loaded, and its last Job has gone since.
