@@ -1,0 +1,30 @@
+package imageblob_test
+
+import (
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/worker/source/imageblob"
+)
+
+// FuzzParse holds that an identifier is refused or read, and that what it is shown as is read again.
+func FuzzParse(f *testing.F) {
+	for _, ref := range []string{"example.com/x@sha256:0000000000000000000000000000000000000000000000000000000000000000", "x:tag", "x"} {
+		f.Add(ref, "http.perm", `0644`)
+	}
+	s := imageblob.New(imageblob.Config{})
+	platform := ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	f.Fuzz(func(t *testing.T, ref, key, value string) {
+		attrs := map[string]string{key: value}
+		id, err := s.Parse("docker-image+blob", ref, attrs, platform)
+		if err != nil {
+			return
+		}
+		shown := id.String()[len("docker-image+blob://"):]
+		again, err := s.Parse("docker-image+blob", shown, attrs, platform)
+		if err != nil || again.String() != id.String() {
+			t.Fatalf("%q is shown as %q: %v", ref, shown, err)
+		}
+	})
+}
