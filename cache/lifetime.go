@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"go.etcd.io/bbolt"
+
+	"github.com/openbuildkit/buildkit/api/event"
 )
 
 // release ends one handle of a record.
@@ -22,6 +24,10 @@ func (m *Manager) release(ctx context.Context, r *record) error {
 	if r.handles == 0 {
 		r.usage.Count++
 		r.usage.LastUsed = time.Now()
+		r.progress = event.Scope{}
+		if !r.gone {
+			r.removed = nil // it is stored
+		}
 		m.putUsage(r)
 		if r.state.Writing {
 			r.state.Writing = false
