@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
 
@@ -254,9 +255,13 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 }
 
 // produce returns the result of the definition, the frontend or the client's own frontend.
-func (j *job) produce(ctx context.Context) (_ *gateway.Result, err error) {
+func (j *job) produce(ctx context.Context) (*gateway.Result, error) {
 	// What a frontend leaves running serves nobody any more.
-	defer func() { err = errors.Join(err, j.containers.close()) }()
+	defer func() {
+		if err := j.containers.close(); err != nil {
+			log.G(ctx).WithError(err).Warn("what a frontend left running has left something behind")
+		}
+	}()
 	b := &bridge{job: j, asked: j.asked, opts: j.req.FrontendOpt, inputs: j.req.FrontendInputs}
 	if j.req.Definition != nil || j.req.Frontend != "" {
 		return b.Solve(ctx, gateway.SolveRequest{
