@@ -47,6 +47,7 @@ func (s *Server) exec(ctx context.Context, stream execStream) error {
 	// Neither is waited for if there was an error: they may be blocked until this call returns.
 	go func() {
 		defer close(received)
+		defer e.recovered()
 		e.receive(stream)
 	}()
 	go func() {
@@ -85,6 +86,14 @@ type executor struct {
 	processes map[string]*serverProcess
 	ended     map[string]bool
 	users     sync.WaitGroup
+}
+
+// recovered turns a panic of a goroutine of the stream into the stream's error. It must be deferred
+// itself.
+func (e *executor) recovered() {
+	if r := recover(); r != nil {
+		e.fail(status.WithStack(status.New(codes.Internal, fmt.Sprintf("process: panic: %v", r))))
+	}
 }
 
 func (e *executor) receive(stream execStream) {
@@ -188,6 +197,7 @@ func (e *executor) start(id string, init *gatewaypb.InitMessage) error {
 	go func() {
 		defer e.users.Done()
 		defer e.remove(p)
+		defer e.recovered()
 		if err := p.run(ctr, req); err != nil {
 			e.fail(err)
 		}

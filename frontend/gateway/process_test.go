@@ -318,6 +318,23 @@ func TestMessagesThatCannotBeDoneEndTheStream(t *testing.T) {
 	}
 }
 
+// panics is a container whose Start panics.
+type panics struct{ client.Container }
+
+func (panics) Start(context.Context, client.StartRequest) (client.Process, error) { panic("oops") }
+
+func TestAPanicEndsTheStreamAlone(t *testing.T) {
+	c := serveContainer(t, panics{newFakeContainer(nil)})
+	stream, err := c.ExecProcess(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(process("p", command("cat"))))
+	_, err = stream.Recv()
+	require.EqualError(t, err, "process: panic: oops")
+	require.Equal(t, codes.Internal, status.Code(err))
+	_, err = c.Ping(t.Context(), &gatewaypb.PingRequest{})
+	require.NoError(t, err)
+}
+
 func TestAProcessThatReadsNothingHoldsUpNoSignals(t *testing.T) {
 	c := serveContainer(t, newFakeContainer(map[string]program{"wait": func(_ context.Context, p *fakeProcess) error {
 		return fmt.Errorf("got %v", <-p.signals)

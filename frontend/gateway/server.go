@@ -89,6 +89,7 @@ func (s *Server) Solve(ctx context.Context, req *gatewaypb.SolveRequest) (*gatew
 	}
 	res, err := s.bridge.Solve(ctx, decoded)
 	if err != nil {
+		s.unreserve(proto.Size(req))
 		return nil, err
 	}
 	if res == nil {
@@ -205,6 +206,13 @@ func (s *Server) reserve(size int) error {
 	}
 	s.kept += size
 	return nil
+}
+
+// unreserve ends what reserve began where no reference was made.
+func (s *Server) unreserve(size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept -= size
 }
 
 // keep stores ref under a fresh id; that of a nil one is empty.
