@@ -120,6 +120,18 @@ func badGraphs() []badDefinition {
 			d.Metadata[input.Digest] = &pb.OpMetadata{Caps: map[string]bool{"exec.teleport": true}}
 			return d.end(input)
 		}, "unknown API capability exec.teleport"},
+		{"a merge of an input that it does not have", func(d *definition) *pb.Definition {
+			merge := &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}, {Input: 9}}}
+			return d.end(d.add(&pb.Op{Inputs: []*pb.Input{d.add(file(nil, mkdir("/x")))}, Op: &pb.Op_Merge{Merge: merge}}))
+		}, "invalid merge input index 9"},
+		{"a merge of merges of merges", func(d *definition) *pb.Definition {
+			in := d.add(file(nil, mkdir("/x")))
+			for range 60 {
+				merge := &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}, {Input: 1}}}
+				in = d.add(&pb.Op{Inputs: []*pb.Input{in, in}, Op: &pb.Op_Merge{Merge: merge}})
+			}
+			return d.end(in)
+		}, "more than 65536"},
 		{"an op whose input is not there", func(d *definition) *pb.Definition {
 			return d.end(d.add(run(&pb.Input{Digest: "sha256:" + strings.Repeat("1", 64)}, func(*pb.ExecOp) {})))
 		}, "digest"},

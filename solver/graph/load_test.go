@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -76,6 +77,18 @@ func TestFileActionsAreNamed(t *testing.T) {
 	g, err := graph.Load(b.result(b.add(op)), opt)
 	require.NoError(t, err)
 	require.Equal(t, "mkdir /d, mkfile /d/f, symlink /l -> /d/f, rm /x, copy /a /b", g.Root.Vertex.Name)
+}
+
+func TestNamesOfMergesHaveABound(t *testing.T) {
+	b := &builder{}
+	in := b.add(source("docker-image://ü"))
+	for range 60 {
+		in = b.add(&pb.Op{Inputs: []*pb.Input{in, in}, Op: &pb.Op_Merge{Merge: &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}, {Input: 1}}}}})
+	}
+	g, err := graph.Load(b.result(in), opt)
+	require.NoError(t, err)
+	require.Less(t, len(g.Root.Vertex.Name), 1100)
+	require.True(t, utf8.ValidString(g.Root.Vertex.Name))
 }
 
 func TestLoadTellsWhichVerticesBelongToASession(t *testing.T) {

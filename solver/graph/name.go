@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -41,7 +42,22 @@ func inputName(inputs []Edge, i int64) string {
 	if i < 0 || i >= int64(len(inputs)) {
 		return "scratch"
 	}
-	return inputs[i].Vertex.Name
+	return shortened(inputs[i].Vertex.Name)
+}
+
+// maxInputName bounds what the name of an op has of each of its inputs: merges of merges of merges
+// would have names of any length.
+const maxInputName = 500
+
+func shortened(name string) string {
+	if len(name) <= maxInputName {
+		return name
+	}
+	end := maxInputName
+	for end > 0 && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end] + "…"
 }
 
 func actionName(a *pb.FileAction) string {
