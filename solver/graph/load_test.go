@@ -191,6 +191,16 @@ func TestLoadAsksForCapabilities(t *testing.T) {
 	require.ErrorIs(t, err, bad)
 }
 
+// TestFiltersOfWorkersChangeNothing: a daemon has one worker, whatever an op wants it to be like.
+func TestFiltersOfWorkersChangeNothing(t *testing.T) {
+	b := &builder{}
+	op := source("docker-image://x")
+	op.Constraints = &pb.WorkerConstraints{Filter: []string{"label.absent==true", "(("}}
+	g, err := graph.Load(b.result(b.add(op)), opt)
+	require.NoError(t, err)
+	require.Equal(t, "docker-image://x", g.Root.Vertex.Name)
+}
+
 func FuzzLoad(f *testing.F) {
 	b := &builder{}
 	def := b.result(b.add(run(b.add(source("local://x")), "x")))
