@@ -4,7 +4,8 @@
 #
 # The last stage, daemon, is the default; --opt target=rootless gives one for an unprivileged user,
 # target=binaries only the two programs,
-# and target=frontend the Dockerfile frontend as an image. How to run it: docs/running/container.md
+# target=frontend the Dockerfile frontend as an image, and target=sbom-scanner a scanner for bills of
+# materials. How to run it: docs/running/container.md
 
 ARG GO_IMAGE=golang:1.26-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
@@ -25,7 +26,7 @@ RUN --mount=type=bind,target=. \
     version=github.com/openbuildkit/buildkit/cmd/internal/version && \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
         -ldflags "-s -w -X $version.Version=$VERSION -X $version.Revision=$REVISION" \
-        -o /out/ ./cmd/buildkitd ./cmd/buildctl ./cmd/dockerfile-frontend
+        -o /out/ ./cmd/buildkitd ./cmd/buildctl ./cmd/dockerfile-frontend ./cmd/sbom-scanner
 
 FROM scratch AS binaries
 COPY --from=build /out/buildkitd /out/buildctl /
@@ -36,6 +37,11 @@ LABEL moby.buildkit.frontend.network.none=true \
       moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts,moby.buildkit.frontend.gitquerystring
 COPY --from=build /out/dockerfile-frontend /bin/
 ENTRYPOINT ["/bin/dockerfile-frontend"]
+
+# The scanner for bills of materials, for --opt attest:sbom=generator=.
+FROM scratch AS sbom-scanner
+COPY --from=build /out/sbom-scanner /bin/
+ENTRYPOINT ["/bin/sbom-scanner"]
 
 # What builds need at run time: a container runtime, git and ssh for git sources, xz and friends
 # for archives, iptables for bridge networks.

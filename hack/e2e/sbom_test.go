@@ -3,8 +3,11 @@ package e2e_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"os/exec"
 	"testing"
 
+	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -101,4 +104,33 @@ func TestScannersThatCannotRunEndTheBuild(t *testing.T) {
 		require.NotZero(t, r.Code, generator)
 		require.Contains(t, r.Stderr, want)
 	}
+}
+
+func TestTheProjectsScannerScansItself(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	dir := tree(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY sbom-scanner /bin/\nENTRYPOINT [\"/bin/sbom-scanner\"]\n"})
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", dir+"/", "./cmd/sbom-scanner")
+	build.Dir = harness.Root(t)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	scanner, name := registry.Host+"/sbom-scanner:1", registry.Host+"/out/self:1"
+	d.Build(t, dir, "--output=type=image,name="+scanner+",push=true")
+	d.Build(t, dir, "--opt=attest:sbom=generator="+scanner+",SOURCE_DATE_EPOCH=0", "--output=type=image,name="+name+",push=true")
+	image, all := attested(t, pulledIndex(t, name), "linux/amd64")
+	require.Len(t, all, 1)
+	require.Equal(t, "https://spdx.dev/Document", all[0].PredicateType)
+	require.Equal(t, image.Hex, all[0].Subject[0].Digest["sha256"])
+	doc, err := spdxjson.Read(bytes.NewReader(all[0].Predicate))
+	require.NoError(t, err)
+	require.Equal(t, "1970-01-01T00:00:00Z", doc.CreationInfo.Created)
+	versions := map[string]string{}
+	for _, p := range doc.Packages {
+		versions[p.PackageName] = p.PackageVersion
+	}
+	require.Contains(t, versions, "stdlib")
+	require.Contains(t, versions, "github.com/openbuildkit/buildkit")
+	require.NotEmpty(t, versions["github.com/spdx/tools-golang"])
+	require.Len(t, doc.Files, 1)
+	require.Equal(t, "/bin/sbom-scanner", doc.Files[0].FileName)
 }

@@ -1,0 +1,135 @@
+package document_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/cmd/sbom-scanner/internal/catalog"
+	"github.com/openbuildkit/buildkit/cmd/sbom-scanner/internal/document"
+)
+
+var options = document.Options{Name: "sbom", Created: time.Unix(1700000000, 0), Tool: "sbom-scanner-v1"}
+
+// read returns a document as others read it.
+func read(t *testing.T, found *catalog.Inventory) *spdx.Document {
+	t.Helper()
+	data, err := document.Statement(found, options)
+	require.NoError(t, err)
+	var s struct {
+		Type          string          `json:"_type"`
+		PredicateType string          `json:"predicateType"`
+		Subject       []any           `json:"subject"`
+		Predicate     json.RawMessage `json:"predicate"`
+	}
+	require.NoError(t, json.Unmarshal(data, &s))
+	require.Equal(t, "https://in-toto.io/Statement/v0.1", s.Type)
+	require.Equal(t, "https://spdx.dev/Document", s.PredicateType)
+	require.Empty(t, s.Subject)
+	doc, err := spdxjson.Read(bytes.NewReader(s.Predicate))
+	require.NoError(t, err)
+	return doc
+}
+
+func TestADocumentHasPackagesWithUrlsLicensesAndEvidence(t *testing.T) {
+	found := &catalog.Inventory{
+		System: catalog.System{ID: "debian", VersionID: "12", Name: "Debian"},
+		Files:  []catalog.File{{Path: "var/lib/dpkg/status", SHA1: strings.Repeat("a", 40), SHA256: strings.Repeat("b", 64)}},
+		Unread: []string{"x: damaged"},
+	}
+	want := map[string]string{}
+	for _, p := range []struct {
+		catalog.Package
+		url string
+	}{
+		{catalog.Package{Type: catalog.Deb, Name: "libc6", Version: "2.36-9+deb12u4", Arch: "amd64", Source: "glibc", Evidence: "var/lib/dpkg/status"}, "pkg:deb/debian/libc6@2.36-9+deb12u4?arch=amd64&distro=debian-12&upstream=glibc"},
+		{catalog.Package{Type: catalog.RPM, Name: "shadow", Version: "4-1", Epoch: "2", Evidence: "r"}, "pkg:rpm/debian/shadow@4-1?distro=debian-12&epoch=2"},
+		{catalog.Package{Type: catalog.Go, Name: "golang.org/x/sys", Version: "v0.1.0", Evidence: "bin/a"}, "pkg:golang/golang.org/x/sys@v0.1.0"},
+		{catalog.Package{Type: catalog.Go, Name: "stdlib", Version: "1.22", Evidence: "bin/a"}, "pkg:golang/stdlib@1.22"},
+		{catalog.Package{Type: catalog.NPM, Name: "@types/node", Version: "20.1.0", License: "MIT", Evidence: "p"}, "pkg:npm/%40types/node@20.1.0"},
+		{catalog.Package{Type: catalog.Python, Name: "Old_Name", Version: "1.0", License: "the MIT one", Evidence: "m"}, "pkg:pypi/old-name@1.0"},
+	} {
+		found.Packages = append(found.Packages, p.Package)
+		want[p.Name] = p.url
+	}
+	doc := read(t, found)
+	require.Equal(t, "SPDX-2.3", doc.SPDXVersion)
+	require.Equal(t, "2023-11-14T22:13:20Z", doc.CreationInfo.Created)
+	require.Contains(t, doc.DocumentComment, "x: damaged")
+	got := map[string]string{}
+	for _, p := range doc.Packages[1:] {
+		require.Len(t, p.PackageExternalReferences, 1)
+		require.Equal(t, "purl", p.PackageExternalReferences[0].RefType)
+		got[p.PackageName] = p.PackageExternalReferences[0].Locator
+		switch p.PackageName {
+		case "@types/node":
+			require.Equal(t, "MIT", p.PackageLicenseDeclared)
+		case "Old_Name":
+			require.Equal(t, "NOASSERTION", p.PackageLicenseDeclared)
+			require.Equal(t, "declared as: the MIT one", p.PackageLicenseComments)
+		}
+	}
+	require.Equal(t, want, got)
+	require.Len(t, doc.Files, 1)
+	require.Equal(t, "/var/lib/dpkg/status", doc.Files[0].FileName)
+	kinds := map[string]int{}
+	ids := map[string]bool{"DOCUMENT": true}
+	for _, p := range doc.Packages {
+		require.False(t, ids[string(p.PackageSPDXIdentifier)], "an identifier stands for one thing")
+		ids[string(p.PackageSPDXIdentifier)] = true
+	}
+	ids[string(doc.Files[0].FileSPDXIdentifier)] = true
+	for _, r := range doc.Relationships {
+		kinds[r.Relationship]++
+		require.True(t, ids[string(r.RefA.ElementRefID)] && ids[string(r.RefB.ElementRefID)])
+	}
+	require.Equal(t, map[string]int{"DESCRIBES": 1, "CONTAINS": 6, "OTHER": 1}, kinds)
+	require.Equal(t, doc, read(t, found), "the same tree gives the same document")
+	found.Packages[0].Version = "2.36-10"
+	require.NotEqual(t, doc.DocumentNamespace, read(t, found).DocumentNamespace)
+}
+
+func TestLicensesAreDeclaredIfTheyAreExpressions(t *testing.T) {
+	for text, want := range map[string]bool{
+		"MIT": true, "MIT AND (Apache-2.0 OR GPL-2.0-only WITH Classpath-exception-2.0)": true, "EPL-2.0+": true,
+		"MIT License": false, "MIT AND": false, "(MIT": false, "MIT)": false, "WITH MIT": false, "GPL": false,
+		"MIT WITH nothing": false, strings.Repeat("(", 10000) + "MIT": false, "AND": false,
+	} {
+		doc := read(t, &catalog.Inventory{Packages: []catalog.Package{{Type: catalog.APK, Name: "a", License: text}}})
+		require.Equal(t, want, doc.Packages[1].PackageLicenseDeclared == text, "%.40s", text)
+	}
+}
+
+func TestAnEmptyTreeHasADocumentToo(t *testing.T) {
+	doc := read(t, &catalog.Inventory{})
+	require.Len(t, doc.Packages, 1)
+	require.Empty(t, doc.DocumentComment)
+}
+
+func TestADocumentThatBuildersWouldNotTakeIsAnError(t *testing.T) {
+	found := &catalog.Inventory{Packages: []catalog.Package{{Type: catalog.Deb, Name: "n"}}}
+	small := options
+	small.MaxSize = 1000
+	_, err := document.Statement(found, small)
+	require.EqualError(t, err, "the document about 1 packages has more than 1000 bytes")
+}
+
+func FuzzDocument(f *testing.F) {
+	f.Add("golang", "a/b", "1", "MIT", "debian")
+	f.Fuzz(func(t *testing.T, typ, name, version, license, system string) {
+		found := &catalog.Inventory{
+			System:   catalog.System{ID: system, VersionID: version},
+			Packages: []catalog.Package{{Type: catalog.Type(typ), Name: name, Version: version, License: license, Arch: system, Source: name}},
+		}
+		data, err := document.Statement(found, options)
+		if err == nil && !json.Valid(data) {
+			t.Errorf("not JSON: %s", data)
+		}
+	})
+}
