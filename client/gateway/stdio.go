@@ -36,8 +36,7 @@ func Serve(ctx context.Context, in io.ReadCloser, out io.WriteCloser, environ []
 	if err != nil {
 		return err
 	}
-	stdio := &stdioConn{ReadCloser: in, out: out}
-	cc, err := dialOnce(stdio)
+	cc, err := dialOnce(newStdioConn(in, out))
 	if err != nil {
 		return err
 	}
@@ -91,13 +90,27 @@ func dialOnce(conn net.Conn) (*grpc.ClientConn, error) {
 
 // stdioConn is two streams as one connection.
 type stdioConn struct {
-	io.ReadCloser
+	*io.PipeReader
+	in  io.Closer
 	out io.WriteCloser
+}
+
+// newStdioConn reads in ahead: a read of a standard stream cannot be interrupted, and closing the
+// connection must not wait for one.
+func newStdioConn(in io.ReadCloser, out io.WriteCloser) *stdioConn {
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.Copy(pw, in)
+		pw.CloseWithError(err)
+	}()
+	return &stdioConn{PipeReader: pr, in: in, out: out}
 }
 
 func (c *stdioConn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
-func (c *stdioConn) Close() error { return errors.Join(c.ReadCloser.Close(), c.out.Close()) }
+func (c *stdioConn) Close() error {
+	return errors.Join(c.PipeReader.Close(), c.in.Close(), c.out.Close())
+}
 
 func (c *stdioConn) LocalAddr() net.Addr  { return stdioAddr{} }
 func (c *stdioConn) RemoteAddr() net.Addr { return stdioAddr{} }
