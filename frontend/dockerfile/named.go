@@ -54,7 +54,7 @@ func (b *build) namedContext(ctx context.Context, req *lower.Request) (lower.Sou
 		return lower.Source{}, fmt.Errorf("invalid context specifier %s for %s", spec, name)
 	}
 	switch scheme {
-	case "docker-image":
+	case imageScheme:
 		return b.imageContext(ctx, req, strings.TrimPrefix(value, "//"))
 	case "oci-layout":
 		return b.layoutContext(ctx, req, strings.TrimPrefix(value, "//"))

@@ -52,8 +52,9 @@ type NamedContext struct {
 // NamedContexts are the named contexts by name.
 type NamedContexts map[string]string
 
-// lookup finds the context for a stage or image, rather one for the platform than one for all.
-func (n NamedContexts) lookup(name string, p ocispec.Platform) *NamedContext {
+// Lookup finds the context for a stage or image, rather one for the platform than one for all;
+// nil if there is none.
+func (n NamedContexts) Lookup(name string, p ocispec.Platform) *NamedContext {
 	if len(n) == 0 || name == "" {
 		return nil
 	}

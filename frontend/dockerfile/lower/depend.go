@@ -153,7 +153,7 @@ func (b *Build) tree(s *stage, name string, location []parser.Range) (*stage, er
 		return found, nil
 	}
 	img := &stage{index: s.index, from: name, location: location, platform: b.opt.TargetPlatform}
-	img.named = b.opt.Named.lookup(name, img.platform)
+	img.named = b.opt.Named.Lookup(name, img.platform)
 	b.imagesByName[key] = img
 	b.images = append(b.images, img)
 	return img, nil

@@ -117,11 +117,11 @@ func (b *Build) evaluateFrom(s *stage) error {
 		}
 	}
 	if src.Name != "" {
-		s.named = b.opt.Named.lookup(src.Name, s.platform)
+		s.named = b.opt.Named.Lookup(src.Name, s.platform)
 	}
 	s.replaced = s.named != nil
 	if s.named == nil && s.base == nil {
-		s.named = b.opt.Named.lookup(s.from, s.platform)
+		s.named = b.opt.Named.Lookup(s.from, s.platform)
 	}
 	if s.named != nil {
 		s.base = nil
