@@ -131,6 +131,7 @@ var gatewayCaps = map[string]support{
 	gatewaypb.CapReferenceOutput:         {},
 	gatewaypb.CapReferenceAttestations:   {},
 	gatewaypb.CapFrontendInputs:          {},
+	gatewaypb.CapFrontendCaps:            {},
 	gatewaypb.CapGatewaySolveMetadata:    {},
 	gatewaypb.CapGatewaySolveEvaluate:    {},
 	gatewaypb.CapGatewayEvaluate:         {},

@@ -143,6 +143,8 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 			_, err := c.Inputs(ctx, &gatewaypb.InputsRequest{})
 			return err
 		},
+		// The option is read by package image, whose tests hold it.
+		gatewaypb.CapFrontendCaps: solve(&gatewaypb.SolveRequest{Frontend: "f", FrontendOpt: map[string]string{"frontend.caps": "c"}}),
 		gatewaypb.CapReturnResult: ret(func(ref string) *gatewaypb.Result {
 			return &gatewaypb.Result{Result: &gatewaypb.Result_RefDeprecated{RefDeprecated: ref}}
 		}),
@@ -161,7 +163,6 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 	}
 	missing := map[string]call{
 		gatewaypb.CapImportCaches: nil, // there are no remote caches to import
-		gatewaypb.CapFrontendCaps: nil, // there are no frontend images to ask for theirs
 	}
 
 	require.ElementsMatch(t, constants(t, "../../api/gateway/caps.go"),

@@ -57,6 +57,26 @@ func (s *Server) Result(ctx context.Context) (*client.Result, error) {
 	}
 }
 
+// Await waits until the frontend has returned and tells whether it has; not, if ctx ends first.
+func (s *Server) Await(ctx context.Context) bool {
+	select {
+	case <-s.returned:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Returned gives what the frontend has returned; nothing if it has not.
+func (s *Server) Returned() (res *client.Result, returned bool, err error) {
+	select {
+	case <-s.returned:
+		return s.result, true, s.err
+	default:
+		return nil, false, nil
+	}
+}
+
 // Ping tells what the daemon is able to do.
 func (s *Server) Ping(context.Context, *gatewaypb.PingRequest) (*gatewaypb.PongResponse, error) {
 	workers := s.bridge.BuildOpts().Workers

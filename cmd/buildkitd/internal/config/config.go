@@ -108,6 +108,11 @@ type GatewayFrontend struct {
 	Enabled *bool `toml:"enabled"`
 	// AllowedRepositories, if any, are the only ones.
 	AllowedRepositories []string `toml:"allowedRepositories"`
+	// MaxMemory is what one frontend may use, a share being of the machine's memory; 0 is all
+	// there is, nil half of it.
+	MaxMemory *DiskSpace `toml:"maxMemory"`
+	// IdleTimeout is how long a frontend may ask for nothing before it is given up.
+	IdleTimeout Duration `toml:"idleTimeout"`
 }
 
 // Cache is about remote caches.

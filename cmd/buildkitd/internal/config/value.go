@@ -69,7 +69,7 @@ func (s *Switch) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// DiskSpace is an amount of storage: bytes, or a share of the file system. The zero value is 0.
+// DiskSpace is an amount of storage: bytes, or a share of all there is. The zero value is 0.
 type DiskSpace struct {
 	Bytes int64
 	// Percent is not 0 for a share.
@@ -116,6 +116,15 @@ func (d DiskSpace) Of(total int64) int64 {
 		return unknownDisk
 	}
 	const gib = 1 << 30
-	share := total / 100 * d.Percent
-	return (share/gib + 1) * 1e9
+	return (d.exactly(total)/gib + 1) * 1e9
 }
+
+// OfMemory returns the space in bytes if total is all the memory there is.
+func (d DiskSpace) OfMemory(total int64) int64 {
+	if d.Percent == 0 {
+		return d.Bytes
+	}
+	return d.exactly(total)
+}
+
+func (d DiskSpace) exactly(total int64) int64 { return total / 100 * d.Percent }

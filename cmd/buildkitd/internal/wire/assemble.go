@@ -16,8 +16,6 @@ import (
 	"github.com/openbuildkit/buildkit/exporter/local"
 	"github.com/openbuildkit/buildkit/exporter/oci"
 	"github.com/openbuildkit/buildkit/exporter/tar"
-	"github.com/openbuildkit/buildkit/frontend"
-	"github.com/openbuildkit/buildkit/frontend/dockerfile"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
@@ -102,13 +100,4 @@ func newExporters(images *image.Store, sessions *session.Manager, registries *re
 		string(oci.OCI):    oci.New(oci.OCI, images, sessions),
 		string(oci.Docker): oci.New(oci.Docker, images, sessions),
 	}
-}
-
-// newFrontends returns those that are built in and not switched off.
-func newFrontends(cfg config.Frontends) frontend.Registry {
-	registry := frontend.Registry{}
-	if on := cfg.Dockerfile.Enabled; on == nil || *on {
-		registry["dockerfile.v0"] = dockerfile.Build
-	}
-	return registry
 }
