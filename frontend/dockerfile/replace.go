@@ -37,7 +37,7 @@ func NamedContext(ctx context.Context, c gateway.Client, name string, p ocispec.
 	if err != nil {
 		return Context{}, false, err
 	}
-	b := &build{client: c, opts: &options{
+	b := &build{client: c, file: &file{}, opts: &options{
 		raw:         bo.Opts,
 		sessions:    withPrefix(bo.Opts, optLocalSession),
 		sessionID:   bo.SessionID,

@@ -115,8 +115,13 @@ type Request struct {
 	stages []*stage
 }
 
-// Location returns the place in the file that asked first.
-func (r *Request) Location() []parser.Range { return r.stages[0].location }
+// Location returns the place in the file that asked first; nil for a request that is not of a file.
+func (r *Request) Location() []parser.Range {
+	if len(r.stages) == 0 {
+		return nil
+	}
+	return r.stages[0].location
+}
 
 // Source answers a Request.
 type Source struct {
