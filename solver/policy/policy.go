@@ -28,8 +28,8 @@ import (
 const maxConversions = 20
 
 // maxIdentifier bounds the identifiers that rules read and make, in bytes: what was matched may be
-// inserted many times, and again in every round.
-const maxIdentifier = 64 << 10
+// inserted many times, and again in every round, and to match one takes time that grows with it.
+const maxIdentifier = 8 << 10
 
 var errTooLong = invalid("the identifier of a source is longer than %d bytes", maxIdentifier)
 
@@ -126,11 +126,11 @@ func (s *Set) rules(ctx context.Context, op *pb.SourceOp) (*pb.SourceOp, error) 
 		return nil, errTooLong
 	}
 	for _, rules := range s.policies {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
 		denied := false
 		for _, r := range rules {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			if !r.matches(id, op.Attrs) {
 				continue
 			}

@@ -182,16 +182,24 @@ func TestConversionsEnd(t *testing.T) {
 	}
 	t.Run("that double", func(t *testing.T) {
 		_, err := evaluate(t, source("local://"+strings.Repeat("a", 1000)), convert(`"identifier":"local://*"`, `"identifier":"local://$1$1"`))
-		require.EqualError(t, err, "the identifier of a source is longer than 65536 bytes")
+		require.EqualError(t, err, "the identifier of a source is longer than 8192 bytes")
 	})
 	t.Run("that match everywhere", func(t *testing.T) {
-		_, err := evaluate(t, source("local://"+strings.Repeat("a", 60000)),
-			convert(`"identifier":"a","match_type":"REGEX"`, `"identifier":"`+strings.Repeat("b", 60000)+`"`))
-		require.EqualError(t, err, "the identifier of a source is longer than 65536 bytes")
+		_, err := evaluate(t, source("local://"+strings.Repeat("a", 8000)),
+			convert(`"identifier":"a","match_type":"REGEX"`, `"identifier":"`+strings.Repeat("b", 8000)+`"`))
+		require.EqualError(t, err, "the identifier of a source is longer than 8192 bytes")
 	})
 	t.Run("of a source that is too long to be read", func(t *testing.T) {
 		_, err := evaluate(t, source("local://"+strings.Repeat("a", 1<<20)), denyBusy)
-		require.EqualError(t, err, "the identifier of a source is longer than 65536 bytes")
+		require.EqualError(t, err, "the identifier of a source is longer than 8192 bytes")
+	})
+	t.Run("and take no longer than anybody waits", func(t *testing.T) {
+		p := &sourcepolicypb.Policy{Rules: slices.Repeat([]*sourcepolicypb.Rule{regex("(x+x+)+y"), regex(strings.Repeat("(a?)", 1000) + "b")}, 3)}
+		set, err := policy.New([]*sourcepolicypb.Policy{p}, nil)
+		require.NoError(t, err)
+		out, err := set.Evaluate(t.Context(), source(strings.Repeat("x", 4000)+strings.Repeat("a", 4000)), ocispec.Platform{})
+		require.NoError(t, err)
+		require.NotNil(t, out)
 	})
 	t.Run("with their build", func(t *testing.T) {
 		set, err := policy.New(parse(t, denyBusy), nil)
@@ -216,7 +224,7 @@ func TestBadRulesAreNamed(t *testing.T) {
 		`rule for "x" converts sources, but`:    {Rules: []*sourcepolicypb.Rule{{Action: sourcepolicypb.PolicyAction_CONVERT, Selector: selector}}},
 		"missing closing ]":                     {Rules: []*sourcepolicypb.Rule{regex("[")}},
 		"pattern of 100000 bytes in policy":     {Rules: []*sourcepolicypb.Rule{regex(strings.Repeat("x", 100_000))}},
-		"the patterns of the policies are too":  {Rules: slices.Repeat([]*sourcepolicypb.Rule{regex(strings.Repeat("x{1000}", 100))}, 100)},
+		"the patterns of the policies are too":  {Rules: slices.Repeat([]*sourcepolicypb.Rule{regex(strings.Repeat("x{1000}", 100))}, 3)},
 		"error parsing regexp: missing closing": {Rules: []*sourcepolicypb.Rule{{Selector: &sourcepolicypb.Selector{Constraints: []*sourcepolicypb.AttrConstraint{{Value: "(", Condition: sourcepolicypb.AttrMatch_MATCHES}}}}}},
 	} {
 		_, err := policy.New([]*sourcepolicypb.Policy{p}, nil)

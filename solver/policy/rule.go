@@ -18,10 +18,11 @@ import (
 
 const (
 	// maxPattern bounds patterns in bytes.
-	maxPattern = 64 << 10
+	maxPattern = 16 << 10
 	// maxProgram bounds the sum of all patterns of a set in instructions of the machines that they are
-	// compiled to, some 50 bytes each. One of ten bytes may have thousands.
-	maxProgram = 1 << 20
+	// compiled to. One of ten bytes may have thousands. Each takes some 50 bytes, and may be executed
+	// for each byte of an identifier.
+	maxProgram = 1 << 18
 )
 
 // patterns counts the instructions of the patterns of a set.
@@ -77,6 +78,9 @@ func (p *patterns) selector(s *sourcepolicypb.Selector) (*regexp.Regexp, error) 
 	case sourcepolicypb.MatchType_REGEX:
 		return p.compile(s.Identifier)
 	case sourcepolicypb.MatchType_WILDCARD:
+		if !strings.Contains(s.Identifier, "*") {
+			return nil, nil
+		}
 		parts := strings.Split(s.Identifier, "*")
 		for i, text := range parts {
 			parts[i] = regexp.QuoteMeta(text)
