@@ -60,6 +60,8 @@ type Env struct {
 	Scope event.Scope
 	// Platform is the one of the daemon, for results that do not say.
 	Platform ocispec.Platform
+	// Version is that of the daemon.
+	Version string
 	// Others waits for the other exporters, nil if there are none; see AwaitOthers.
 	Others func(context.Context) error
 }

@@ -54,6 +54,7 @@ func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res
 			Access:   cache.Access{Sessions: j.sessions, Blobs: j.sched},
 			Scope:    scope,
 			Platform: j.solver.platform(),
+			Version:  j.solver.cfg.Version,
 			Others:   others.await,
 		})
 		return err

@@ -45,6 +45,8 @@ type Config struct {
 	LogLimits    op.LogLimits
 	// ProvenanceEnv is what the administrator tells of this daemon, see provenance.CheckEnv.
 	ProvenanceEnv map[string]any
+	// Version is that of the daemon.
+	Version string
 }
 
 // Solver runs builds. Methods may be called concurrently.

@@ -56,6 +56,9 @@ func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, erro
 	}
 	var layers []ocispec.Descriptor
 	for _, pr := range predicates {
+		if err := c.supplement(ctx, p, &pr); err != nil {
+			return nil, err
+		}
 		data, err := json.Marshal(pr.Statement(self))
 		if err != nil {
 			return nil, fmt.Errorf("attestation %q: %w", pr.Name, err)

@@ -5,6 +5,7 @@ package image_test
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -191,4 +192,42 @@ func TestAttestationsArePushed(t *testing.T) {
 	got, err := index.Digest()
 	require.NoError(t, err)
 	require.Equal(t, resp[exporter.KeyDigest], got.String())
+}
+
+func TestFilesOfABillOfMaterialsHaveTheirLayers(t *testing.T) {
+	b := exportertest.New(t, false)
+	lower := b.Tree(nil, "", func(dir string) {
+		require.NoError(t, os.WriteFile(dir+"/low", nil, 0o644))
+		require.NoError(t, os.WriteFile(dir+"/both", nil, 0o644))
+	})
+	ref := b.Tree(lower, "", func(dir string) { require.NoError(t, os.WriteFile(dir+"/both", []byte("new"), 0o644)) })
+	core := said(`{"spdxVersion":"SPDX-2.3","files":[{"fileName":"/both"},{"fileName":"/low"},{"fileName":"/absent"}]}`, map[string][]byte{
+		exporter.AttestationReason: []byte(exporter.ReasonSBOM), exporter.AttestationSBOMCore: []byte("sbom"),
+	})
+	core.Path, core.PredicateType = "sbom.spdx.json", attest.PredicateSPDX
+	other := core
+	other.Path = "sbom-build.spdx.json"
+	for _, compression := range []string{"gzip", "zstd", "uncompressed"} {
+		m := commit(t, b, compat.Current, map[string]string{"compression": compression}, &exporter.Result{
+			Ref: ref, Attestations: map[string][]exporter.Attestation{"linux/amd64": {core, other}},
+		})
+		var index ocispec.Index
+		m.read(m.Descriptor, &index)
+		var img, about ocispec.Manifest
+		m.read(index.Manifests[0], &img)
+		m.read(index.Manifests[1], &about)
+		require.Len(t, img.Layers, 2)
+		comments := func(n int) (all []string) {
+			var s attest.Statement
+			m.read(about.Layers[n], &s)
+			var doc struct{ Files []struct{ Comment string } }
+			require.NoError(t, json.Unmarshal(s.Predicate, &doc))
+			for _, f := range doc.Files {
+				all = append(all, f.Comment)
+			}
+			return all
+		}
+		require.Equal(t, []string{"layerID: " + img.Layers[1].Digest.String(), "layerID: " + img.Layers[0].Digest.String(), ""}, comments(0))
+		require.Equal(t, []string{"", "", ""}, comments(1), "stages are not in the image")
+	}
 }

@@ -133,4 +133,11 @@ func TestTheProjectsScannerScansItself(t *testing.T) {
 	require.NotEmpty(t, versions["github.com/spdx/tools-golang"])
 	require.Len(t, doc.Files, 1)
 	require.Equal(t, "/bin/sbom-scanner", doc.Files[0].FileName)
+	pushed, err := pulledIndex(t, name).Image(image)
+	require.NoError(t, err)
+	manifest, err := pushed.Manifest()
+	require.NoError(t, err)
+	require.Equal(t, "layerID: "+manifest.Layers[0].Digest.String(), doc.Files[0].FileComment)
+	require.Len(t, doc.CreationInfo.Creators, 2)
+	require.Contains(t, doc.CreationInfo.Creators[1].Creator, "buildkit-v")
 }

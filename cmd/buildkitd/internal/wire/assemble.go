@@ -72,6 +72,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
 
 		ProvenanceEnv: env,
+		Version:       version.Version,
 	})
 	d.solver = s
 
