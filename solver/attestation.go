@@ -1,11 +1,13 @@
 package solver
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/status"
@@ -41,6 +43,17 @@ func eachAttestation(res *gateway.Result, fn func(id string, a gateway.Attestati
 		}
 	}
 	return nil
+}
+
+// evaluateAttestations computes the trees of all attestations at once: each may be the work of a
+// scanner.
+func evaluateAttestations(ctx context.Context, res *gateway.Result) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	_ = eachAttestation(res, func(_ string, a gateway.Attestation) error {
+		eg.Go(func() error { return a.Ref.Evaluate(ctx) })
+		return nil
+	})
+	return eg.Wait()
 }
 
 // exportedAttestation returns one as exporters know it.

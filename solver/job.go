@@ -221,7 +221,7 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := j.scan(ctx, res); err != nil {
 		return nil, err
 	}
-	if err := eachAttestation(res, func(_ string, a gateway.Attestation) error { return a.Ref.Evaluate(ctx) }); err != nil {
+	if err := evaluateAttestations(ctx, res); err != nil {
 		return nil, err
 	}
 	if err := j.findExporters(ctx, res); err != nil {

@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"io"
 	"os"
 	"testing"
@@ -50,7 +51,7 @@ func FuzzRPM(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	fuzz(f, parseRPM, data, data[:1024])
+	fuzz(f, parseRPM, data, data[:1024], manyRows()[:4096])
 }
 
 func FuzzGo(f *testing.F) {
@@ -60,4 +61,36 @@ func FuzzGo(f *testing.F) {
 func FuzzRelease(f *testing.F) {
 	f.Add([]byte("ID=\"a\"\nVERSION_ID='1'\n"))
 	f.Fuzz(func(_ *testing.T, data []byte) { parseRelease(bytes.NewReader(data)) })
+}
+
+// manyRows is a database of one page whose rows are all the same bytes, far more often than there is
+// room for.
+func manyRows() []byte {
+	const page = 1 << 16
+	data := make([]byte, page)
+	copy(data, sqliteMagic)
+	data[17] = 1 // 65536
+	data[sqliteHeader] = pageLeaf
+	cells := (page - sqliteHeader - 8 - 64) / 2
+	data[sqliteHeader+3], data[sqliteHeader+4] = byte(cells>>8), byte(cells)
+	for i := range cells {
+		at := sqliteHeader + 8 + 2*i
+		data[at], data[at+1] = (page-64)>>8, (page-64)&0xff
+	}
+	// A row of two values: payload of 3 bytes, key 1, header of 3 bytes.
+	copy(data[page-64:], []byte{3, 1, 3, 0, 0})
+	return data
+}
+
+func TestRowsThatOverlapAreBounded(t *testing.T) {
+	data := manyRows()
+	rows := 0
+	db, err := openDatabase(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.rows = 1000
+	if err := db.walk(1, 0, func([]any) error { rows++; return nil }); !errors.Is(err, errDamaged) || rows != 1000 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
 }

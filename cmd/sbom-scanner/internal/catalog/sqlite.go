@@ -16,6 +16,8 @@ type database struct {
 	page, usable int
 	// pages is how many may still be read: a file has no reason to have one read twice.
 	pages int64
+	// rows is how many may still be read: in a page they may overlap.
+	rows int
 }
 
 const (
@@ -28,6 +30,9 @@ const (
 	maxRow = 64 << 20
 	// maxTree is how deep a table may be.
 	maxTree = 32
+	// maxRows and maxColumns are what a table may have; those of rpm have two columns.
+	maxRows    = 2 * defaultPackages
+	maxColumns = 32
 )
 
 var errDamaged = errors.New("the database is damaged")
@@ -45,7 +50,7 @@ func openDatabase(r io.ReaderAt, size int64) (*database, error) {
 		return nil, errDamaged
 	}
 	// The schema is read besides the table: hence the twofold.
-	return &database{r: r, page: page, usable: page - int(header[20]), pages: 2 * (size/int64(page) + 1)}, nil
+	return &database{r: r, page: page, usable: page - int(header[20]), pages: 2 * (size/int64(page) + 1), rows: maxRows}, nil
 }
 
 // table calls fn for the rows of a table, as values of which each is an int64, a []byte or nil.
@@ -128,7 +133,7 @@ func (d *database) walk(number uint32, depth int, fn func([]any) error) error {
 // cell reads a row.
 func (d *database) cell(data []byte, fn func([]any) error) error {
 	size, data, ok := varint(data)
-	if !ok || size > maxRow {
+	if d.rows--; !ok || size > maxRow || d.rows < 0 {
 		return errDamaged
 	}
 	if _, data, ok = varint(data); !ok { // the key
@@ -185,7 +190,7 @@ func record(data []byte) ([]any, error) {
 	var row []any
 	for len(header) > 0 {
 		var kind uint64
-		if kind, header, ok = varint(header); !ok {
+		if kind, header, ok = varint(header); !ok || len(row) == maxColumns {
 			return nil, errDamaged
 		}
 		length := valueSize(kind)
