@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 
@@ -62,6 +63,8 @@ type Env struct {
 	Platform ocispec.Platform
 	// Version is that of the daemon.
 	Version string
+	// Made, if not nil, is told of an image that was made and can be read until it returns.
+	Made func(ctx context.Context, from content.Provider, image ocispec.Descriptor)
 	// Others waits for the other exporters, nil if there are none; see AwaitOthers.
 	Others func(context.Context) error
 }

@@ -95,7 +95,7 @@ func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest, policie
 			return nil, status.New(codes.InvalidArgument, fmt.Sprintf("invalid nil input definition to definition op: %s", name))
 		}
 	}
-	b.job.noteFrontend(req.Frontend, req.FrontendOpt[platformOpt])
+	b.job.noteFrontend(req.Frontend, req.FrontendOpt)
 	own := &asked{frontend: req.Frontend, opts: req.FrontendOpt, inputs: req.FrontendInputs, parent: b.asked}
 	res, err := fe(ctx, &bridge{job: b.job, asked: own, opts: req.FrontendOpt, inputs: req.FrontendInputs, policies: policies})
 	if err != nil {

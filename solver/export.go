@@ -33,6 +33,9 @@ func (j *job) export(ctx context.Context, res *gateway.Result, origins map[strin
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
+	j.mu.Lock()
+	j.answers = responses
+	j.mu.Unlock()
 	response := map[string]string{}
 	for _, r := range responses {
 		maps.Copy(response, r)
@@ -55,6 +58,7 @@ func (j *job) exportOne(ctx context.Context, id int, inst exporter.Instance, res
 			Scope:    scope,
 			Platform: j.solver.platform(),
 			Version:  j.solver.cfg.Version,
+			Made:     j.keepImage,
 			Others:   others.await,
 		})
 		return err

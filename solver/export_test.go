@@ -14,6 +14,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/key"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker"
@@ -35,7 +36,7 @@ func exportAll(t *testing.T, outputs ...exporter.Instance) (map[string]string, e
 	require.NoError(t, err)
 	defer func() { require.NoError(t, keys.Close()) }()
 	w := &worker.Worker{Platforms: platform.NewHost(platform.Config{Fixed: []ocispec.Platform{platforms.MustParse("linux/amd64")}})}
-	j := &job{solver: &Solver{cfg: Config{Worker: w}}, feed: newFeed(), sessions: session.IDs{}, outputs: outputs}
+	j := &job{solver: &Solver{cfg: Config{Worker: w}}, feed: feed.New(""), sessions: session.IDs{}, outputs: outputs}
 	j.sched = schedule.New(keys, nil, nil).NewJob(nil, j.feed, j)
 	defer j.sched.Close()
 	return j.export(t.Context(), &gateway.Result{}, nil)

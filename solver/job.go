@@ -3,7 +3,6 @@ package solver
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/compat"
@@ -23,7 +23,9 @@ import (
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/history"
 	"github.com/openbuildkit/buildkit/solver/policy"
 	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/solver/schedule"
@@ -35,7 +37,9 @@ type job struct {
 	solver   *Solver
 	req      Request
 	sessions session.Group
-	feed     *feed
+	feed     *feed.Feed
+	// recorded is nil for internal builds.
+	recorded *history.Build
 	sched    *schedule.Job
 	grants   entitlement.Grants
 	policies *policy.Set
@@ -51,17 +55,20 @@ type job struct {
 	warnings   warnings
 
 	memo    source.Memo
-	trace   [16]byte
+	trace   trace.TraceID
 	started time.Time
 	// asked is what the client asked for; provenance says how it wants that told, nil for not.
 	asked      *asked
 	provenance *provenance.Options
 	// sbom is how the result is to be scanned, nil for not.
-	sbom     *sbomRequest
-	mu       sync.Mutex
-	frontend string
-	// platforms are those that the frontend was told to build for.
-	platforms string
+	sbom *sbomRequest
+	mu   sync.Mutex
+	// frontend is the first that was asked for, frontendOpts what it was told.
+	frontend     string
+	frontendOpts map[string]string
+	// metadata is that of the result, answers those of the exporters.
+	metadata map[string][]byte
+	answers  []map[string]string
 	// definitions tells which request made the definition with a root.
 	definitions map[digest.Digest]*asked
 	// refused are the remote caches that were asked for and are not there.
@@ -74,10 +81,8 @@ type job struct {
 // newJob makes the job of a request and makes it known, so that listeners and the gateway calls of
 // the client find it.
 func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
-	j := &job{solver: s, req: req, feed: newFeed(), started: time.Now()}
+	j := &job{solver: s, req: req, feed: feed.New(s.cfg.History.TapeDir()), started: time.Now()}
 	j.asked = &asked{frontend: req.Frontend, opts: req.FrontendOpt, inputs: req.FrontendInputs}
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(j.trace[:])
 	var ids session.IDs
 	if req.Session != "" {
 		ids = session.IDs{req.Session}
@@ -88,6 +93,7 @@ func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
 		j.cancel(err)
 		return nil, err
 	}
+	j.begin()
 	j.sched = s.scheduler.NewJob(ids, j.feed, j)
 	return j, nil
 }
@@ -142,15 +148,22 @@ func isInteger(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// run builds, exports and releases. A panic ends this build only.
-func (j *job) run() (resp *Response, err error) {
+// run builds, exports, releases, and records what became of the build.
+func (j *job) run() (*Response, error) {
+	defer j.solver.retire(j)
+	resp, err := j.execute()
+	j.feed.Close()
+	j.record(resp, err)
+	return resp, err
+}
+
+// execute builds, exports and releases. A panic ends this build only.
+func (j *job) execute() (resp *Response, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			resp, err = nil, status.WithStack(fmt.Errorf("build panicked: %v\n%s", r, debug.Stack()))
 		}
 	}()
-	defer j.solver.retire(j)
-	defer j.feed.close()
 	defer j.sched.Close()
 	defer j.cancel(nil)
 	if err := j.accept(); err != nil {
@@ -230,6 +243,9 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := j.warnOfPlatforms(res); err != nil {
 		return nil, err
 	}
+	j.mu.Lock()
+	j.metadata = res.Metadata
+	j.mu.Unlock()
 	var origins map[string]*origin
 	if j.provenance != nil {
 		if origins, err = j.origins(res); err != nil {
@@ -295,11 +311,9 @@ func (j *job) admit(g *graph.Graph) error {
 // Memo holds what the build has resolved.
 func (j *job) Memo() *source.Memo { return &j.memo }
 
-// TraceParent returns the W3C traceparent of a new step of the build.
-func (j *job) TraceParent() string {
-	var span [8]byte
-	_, _ = rand.Read(span[:])
-	return fmt.Sprintf("00-%x-%x-01", j.trace, span)
+// TraceParent returns the W3C traceparent of what belongs to a step of the build.
+func (j *job) TraceParent(vertex digest.Digest) string {
+	return fmt.Sprintf("00-%s-%s-01", j.trace, history.SpanID(vertex))
 }
 
 // refuseImport tells that a remote cache is not looked into: there is none of its type. A build
@@ -319,12 +333,11 @@ func (j *job) refuseImport(im RemoteCache) {
 	}
 }
 
-// noteFrontend remembers what the first frontend that was asked for was and which platforms it was
-// told.
-func (j *job) noteFrontend(name, platforms string) {
+// noteFrontend remembers what the first frontend that was asked for was and what it was told.
+func (j *job) noteFrontend(name string, opts map[string]string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.frontend == "" {
-		j.frontend, j.platforms = name, platforms
+		j.frontend, j.frontendOpts = name, opts
 	}
 }

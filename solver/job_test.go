@@ -4,18 +4,22 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/solver/feed"
 )
 
 func TestRemoteCachesThatAreNotThereAreToldOnce(t *testing.T) {
-	j := &job{feed: newFeed()}
+	j := &job{feed: feed.New("")}
 	j.refuseImport(RemoteCache{Type: "registry", Attrs: map[string]string{"ref": "example.org/cache:1"}})
 	j.refuseImport(RemoteCache{Type: "registry", Attrs: map[string]string{"ref": "example.org/cache:1"}})
 	j.refuseImport(RemoteCache{Type: "tape"})
-	j.feed.close()
-	vs := last(t, j.feed)
+	j.feed.Close()
+	vs := j.feed.Vertices()
 	require.Len(t, vs, 2)
-	require.Equal(t, "unknown cache importer: registry", vs["importing cache manifest from example.org/cache:1"].Error)
-	require.Equal(t, "unknown cache importer: tape", vs["importing cache manifest from tape"].Error)
+	require.Equal(t, "importing cache manifest from example.org/cache:1", vs[0].Name)
+	require.Equal(t, "unknown cache importer: registry", vs[0].Error)
+	require.Equal(t, "importing cache manifest from tape", vs[1].Name)
+	require.Equal(t, "unknown cache importer: tape", vs[1].Error)
 }
 
 func TestTheTimeOfABuildIsThatOfItsExporters(t *testing.T) {

@@ -53,7 +53,7 @@ func (j *job) requestedPlatforms() string {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.platforms
+	return j.frontendOpts[platformOpt]
 }
 
 // checkPlatforms returns what is to be said about a result when the platforms requested, separated

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/compat"
-	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -27,6 +26,8 @@ import (
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/frontend"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/solver/feed"
+	"github.com/openbuildkit/buildkit/solver/history"
 	"github.com/openbuildkit/buildkit/solver/key"
 	"github.com/openbuildkit/buildkit/solver/op"
 	"github.com/openbuildkit/buildkit/solver/schedule"
@@ -43,6 +44,7 @@ type Config struct {
 	// Entitlements are those that this daemon grants at all.
 	Entitlements []string
 	LogLimits    op.LogLimits
+	History      *history.Store
 	// ProvenanceEnv is what the administrator tells of this daemon, see provenance.CheckEnv.
 	ProvenanceEnv map[string]any
 	// Version is that of the daemon.
@@ -147,21 +149,32 @@ func (s *Solver) Drain(ctx context.Context) {
 // statusWait is how long a listener may be ahead of its build.
 const statusWait = 6 * time.Second
 
-// feedGrace is how long the feed of a build can be read after its end: a listener asks in a call
-// of its own and may come late.
+// feedGrace is how long the feed of a build that is not recorded can be read after its end: a listener
+// asks in a call of its own and may come late.
 const feedGrace = 15 * time.Second
 
-// Status calls emit with everything that a build tells, from its beginning to its end.
-func (s *Solver) Status(ctx context.Context, ref string, emit func(event.Batch) error) error {
-	j, err := s.await(ctx, ref, statusWait)
+// Status calls emit with everything that a build tells, from its beginning to its end. A build that
+// has ended is replayed from its record. What emit gets is an encoded StatusResponse, valid until
+// emit returns.
+func (s *Solver) Status(ctx context.Context, ref string, emit func(status []byte) error) error {
+	j, err := s.find(ctx, ref, statusWait)
 	if err != nil {
 		return err
 	}
-	return j.feed.listen(ctx, emit)
+	if j != nil {
+		if err := j.feed.Watch(ctx, emit); !errors.Is(err, feed.ErrReleased) {
+			return err
+		}
+	}
+	var missing *history.NotFoundError
+	if err := s.cfg.History.Replay(ctx, ref, emit); !errors.As(err, &missing) {
+		return err
+	}
+	return &status.UnknownJobError{ID: ref}
 }
 
-// await returns the job of a ref, waiting for it to appear.
-func (s *Solver) await(ctx context.Context, ref string, patience time.Duration) (*job, error) {
+// find returns the job of a ref, waiting for it to appear; nil for one that has become a record.
+func (s *Solver) find(ctx context.Context, ref string, patience time.Duration) (*job, error) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	for {
@@ -170,6 +183,9 @@ func (s *Solver) await(ctx context.Context, ref string, patience time.Duration) 
 		s.mu.Unlock()
 		if j != nil {
 			return j, nil
+		}
+		if s.cfg.History.Has(ref) {
+			return nil, nil
 		}
 		select {
 		case <-changed:
@@ -201,19 +217,29 @@ func (s *Solver) notify() {
 	s.changed = make(chan struct{})
 }
 
-// retire marks a job as ended and forgets it a little later.
+// retire forgets a job that has ended, or does so a little later if there is no record to look into.
 func (s *Solver) retire(j *job) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	j.ended = true
 	s.notify()
-	s.mu.Unlock()
+	if j.recorded != nil {
+		s.forget(j)
+		return
+	}
 	time.AfterFunc(feedGrace, func() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.jobs[j.req.Ref] == j {
-			delete(s.jobs, j.req.Ref)
-		}
+		s.forget(j)
+		s.mu.Unlock()
+		j.feed.Release()
 	})
+}
+
+// forget is called with mu held.
+func (s *Solver) forget(j *job) {
+	if s.jobs[j.req.Ref] == j {
+		delete(s.jobs, j.req.Ref)
+	}
 }
 
 // Solve runs a build to its end.

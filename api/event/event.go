@@ -54,7 +54,22 @@ type Log struct {
 	Stream    int
 	Data      []byte
 	Timestamp time.Time
+	// Audience is whom the daemon tells; it is not sent.
+	Audience Audience
 }
+
+// Audience is who is told of output: those who watch a build are shown a bounded part of it, its
+// record has all.
+type Audience int
+
+// The audiences.
+const (
+	Everybody Audience = iota
+	// Watchers are shown where output was cut, and the end of it once more.
+	Watchers
+	// Record is told what is too much for those who watch.
+	Record
+)
 
 // Warning is advice to the user, tied to a vertex and often to lines of a source file.
 type Warning struct {
@@ -77,7 +92,8 @@ type Batch struct {
 }
 
 // Sink receives records. Emit may be called from any goroutine, keeps no reference to slices it
-// was given beyond the records in them, and never waits for a listener.
+// was given beyond the records in them, and never waits for a listener. The sink of a job of the
+// daemon does not keep the Data of logs either.
 type Sink interface {
 	Emit(Batch)
 }

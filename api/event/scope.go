@@ -50,9 +50,12 @@ func (s Scope) Step(id string) (done func(error) error) {
 	}
 }
 
-// Log reports a piece of output. It keeps data: the caller must not change it afterwards.
-func (s Scope) Log(stream int, data []byte) {
-	s.emit(Batch{Logs: []Log{{Vertex: s.vertex, Stream: stream, Data: data, Timestamp: time.Now()}}})
+// Log reports a piece of output. Whether data may be changed afterwards depends on the sink.
+func (s Scope) Log(stream int, data []byte) { s.LogFor(Everybody, stream, data) }
+
+// LogFor is Log for a part of those who are told.
+func (s Scope) LogFor(who Audience, stream int, data []byte) {
+	s.emit(Batch{Logs: []Log{{Vertex: s.vertex, Stream: stream, Data: data, Timestamp: time.Now(), Audience: who}}})
 }
 
 // Writer returns a writer whose every Write is reported as a Log of stream. Writes copy.

@@ -83,7 +83,7 @@ func encodeBatch(b event.Batch) batchJSON {
 		out.Statuses = append(out.Statuses, statusJSON(s))
 	}
 	for _, l := range b.Logs {
-		out.Logs = append(out.Logs, logJSON(l))
+		out.Logs = append(out.Logs, logJSON{Vertex: l.Vertex, Stream: l.Stream, Data: l.Data, Timestamp: l.Timestamp})
 	}
 	for _, w := range b.Warnings {
 		out.Warnings = append(out.Warnings, warningJSON(w))

@@ -65,6 +65,7 @@ func newApp() *app {
 		newBuildCommand(a),
 		newDuCommand(a),
 		newPruneCommand(a),
+		newPruneHistoriesCommand(a),
 		newDebugCommand(a),
 		newDialStdioCommand(a),
 	)

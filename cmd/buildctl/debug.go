@@ -15,6 +15,10 @@ func newDebugCommand(a *app) *cobra.Command {
 		newWorkersCommand(a),
 		newInfoCommand(a),
 		newMonitorCommand(a),
+		newHistoriesCommand(a),
+		newLogsCommand(a),
+		newCtlCommand(a),
+		newGetCommand(a),
 	)
 	return cmd
 }

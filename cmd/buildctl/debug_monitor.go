@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,8 +25,8 @@ func newMonitorCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.ListenHistory(cmd.Context(), &controlpb.BuildHistoryRequest{ActiveOnly: !completed, Ref: ref},
-				func(e *controlpb.BuildHistoryEvent) error { return printEvent(cmd.OutOrStdout(), e) })
+			return rpcError(c.ListenHistory(cmd.Context(), &controlpb.BuildHistoryRequest{ActiveOnly: !completed, Ref: ref},
+				func(e *controlpb.BuildHistoryEvent) error { return printEvent(cmd.OutOrStdout(), e) }))
 		},
 	}
 	cmd.Flags().BoolVar(&completed, "completed", false, "show completed builds")
@@ -54,7 +56,12 @@ func printEvent(w io.Writer, e *controlpb.BuildHistoryEvent) error {
 }
 
 func printDescriptor(w io.Writer, name string, d *controlpb.Descriptor) {
-	if d != nil {
-		fmt.Fprintf(w, "  %s: %s %s %s\n", name, d.GetMediaType(), d.GetDigest(), size(d.GetSize()))
+	if d == nil {
+		return
 	}
+	fmt.Fprintf(w, "  %s: media_type:%q  digest:%q  size:%d", name, d.GetMediaType(), d.GetDigest(), d.GetSize())
+	for _, key := range slices.Sorted(maps.Keys(d.GetAnnotations())) {
+		fmt.Fprintf(w, "  annotations:{key:%q  value:%q}", key, d.GetAnnotations()[key])
+	}
+	fmt.Fprintln(w)
 }

@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/opencontainers/go-digest"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -79,7 +83,11 @@ func (d *fakeDaemon) ListenBuildHistory(req *controlpb.BuildHistoryRequest, s co
 		{Type: controlpb.BuildHistoryEventType_STARTED, Record: &controlpb.BuildHistoryRecord{Ref: "running"}},
 		{Type: controlpb.BuildHistoryEventType_COMPLETE, Record: &controlpb.BuildHistoryRecord{
 			Ref: "failed", Error: &spb.Status{Message: "no luck"}, NumCachedSteps: 1, NumTotalSteps: 3, NumWarnings: 2,
-			Logs: &controlpb.Descriptor{MediaType: "logs/type", Digest: "sha256:l", Size: 2048},
+			Logs:  &controlpb.Descriptor{MediaType: "logs/type", Digest: "sha256:l", Size: 2048, Annotations: map[string]string{"b": "1", "a": "2"}},
+			Trace: &controlpb.Descriptor{MediaType: "trace/type", Digest: fakeBlob.String(), Size: 5}, CreatedAt: fakeTime, CompletedAt: fakeTime,
+		}},
+		{Type: controlpb.BuildHistoryEventType_COMPLETE, Record: &controlpb.BuildHistoryRecord{
+			Ref: "kept", Pinned: true, Generation: 3, CreatedAt: fakeTime, CompletedAt: fakeTime,
 		}},
 	}
 	for _, e := range events {
@@ -91,6 +99,36 @@ func (d *fakeDaemon) ListenBuildHistory(req *controlpb.BuildHistoryRequest, s co
 		}
 	}
 	return nil
+}
+
+// fakeBlob is the only blob of the daemon.
+var fakeBlob = digest.FromString("spans")
+
+// fakeTime is that of all records.
+var fakeTime = timestamppb.New(time.Unix(1_000_000_000, 0))
+
+// UpdateBuildHistory knows the builds that have ended, of which one cannot be deleted.
+func (d *fakeDaemon) UpdateBuildHistory(_ context.Context, req *controlpb.UpdateBuildHistoryRequest) (*controlpb.UpdateBuildHistoryResponse, error) {
+	switch {
+	case req.Ref == "kept" && req.Delete:
+		return nil, status.New(codes.PermissionDenied, "not this one")
+	case req.Ref == "failed" || req.Ref == "kept":
+		return &controlpb.UpdateBuildHistoryResponse{}, nil
+	}
+	return nil, status.New(codes.NotFound, "failed to retrieve ref "+req.Ref+": file does not exist")
+}
+
+// fakeContent is the content service of the daemon.
+type fakeContent struct {
+	contentapi.UnimplementedContentServer
+}
+
+// Read sends the blob in two parts.
+func (fakeContent) Read(req *contentapi.ReadContentRequest, s contentapi.Content_ReadServer) error {
+	if req.Digest != fakeBlob.String() {
+		return status.New(codes.NotFound, "content digest "+req.Digest+": not found")
+	}
+	return errors.Join(s.Send(&contentapi.ReadContentResponse{Data: []byte("sp")}), s.Send(&contentapi.ReadContentResponse{Data: []byte("ans")}))
 }
 
 func (d *fakeDaemon) Session(s controlpb.Control_SessionServer) error {
@@ -121,7 +159,10 @@ func (d *fakeDaemon) Solve(ctx context.Context, req *controlpb.SolveRequest) (*c
 	}
 }
 
-func (d *fakeDaemon) Status(_ *controlpb.StatusRequest, s controlpb.Control_StatusServer) error {
+func (d *fakeDaemon) Status(req *controlpb.StatusRequest, s controlpb.Control_StatusServer) error {
+	if req.Ref == "none" {
+		return &status.UnknownJobError{ID: req.Ref}
+	}
 	now := timestamppb.Now()
 	return s.Send(&controlpb.StatusResponse{
 		Vertexes: []*controlpb.Vertex{

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -36,6 +37,7 @@ func TestScripts(t *testing.T) {
 			srv := grpc.NewServer(grpc.UnaryInterceptor(status.UnaryServer), grpc.StreamInterceptor(status.StreamServer))
 			controlpb.RegisterControlServer(srv, d)
 			gatewaypb.RegisterLLBBridgeServer(srv, fakeBridge{d: d})
+			contentapi.RegisterContentServer(srv, fakeContent{})
 			go func() { _ = srv.Serve(l) }()
 			env.Defer(srv.Stop)
 			env.Setenv("BUILDKIT_HOST", "unix://"+sock)

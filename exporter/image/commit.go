@@ -76,6 +76,9 @@ func (s *Store) Commit(ctx context.Context, res *exporter.Result, opt *Options, 
 		return nil, err
 	}
 	img.Release, img.leaseID = release, id
+	if env.Made != nil {
+		env.Made(ctx, img.Provider, img.Descriptor)
+	}
 	return img, nil
 }
 

@@ -108,6 +108,7 @@ var llbCaps = map[string]support{
 	pb.CapExporterSession:           {},
 	pb.CapExporterSourceDateEpoch:   {},
 	pb.CapGCFreeSpaceFilter:         {},
+	pb.CapHistoryFilter:             {},
 }
 
 // silentLLBCaps exist in the field but no daemon has ever advertised them. Ops that name them

@@ -195,7 +195,6 @@ func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaNetworkProxy,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
-		pb.CapHistoryFilter,
 	}
 	require.ElementsMatch(t, constants(t, "../../api/llb/caps.go"),
 		slices.Concat(missing, slices.Collect(maps.Keys(gateway.LLBCaps()))))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -37,7 +38,8 @@ func LogLimitsFromEnv(getenv func(string) string) LogLimits {
 // tailSize is how much of clipped output is shown at the end of a step that failed.
 const tailSize = 256 << 10
 
-// logs is the output of one step on its way to those who watch.
+// logs is the output of one step on its way to the record of the build, and, within limits, to
+// those who watch.
 type logs struct {
 	scope  event.Scope
 	limits LogLimits
@@ -50,8 +52,10 @@ type logs struct {
 	refused refusal
 	sent    int64
 	clipped bool
-	tail    []byte
-	stream  int
+	// tail is a ring when it is full, in which oldest is the first byte.
+	tail   []byte
+	oldest int
+	stream int
 }
 
 func newLogs(scope event.Scope, limits LogLimits) *logs {
@@ -65,7 +69,7 @@ type logWriter struct {
 	stream int
 }
 
-// Write never fails and never waits.
+// Write never fails. It waits for no reader, but for the disk if that is slower than the process.
 func (w logWriter) Write(p []byte) (int, error) {
 	w.l.write(w.stream, p)
 	return len(p), nil
@@ -78,18 +82,26 @@ func (l *logs) write(stream int, p []byte) {
 		l.refused.look(p)
 	}
 	if l.clipped {
-		l.keep(stream, p)
+		l.hide(stream, p)
 		return
 	}
 	room, why := l.room(int64(len(p)))
 	if room > 0 {
-		l.scope.Log(stream, append([]byte(nil), p[:room]...))
+		l.scope.Log(stream, p[:room])
 		l.sent += room
 	}
 	if why != "" {
 		l.clipped = true
-		l.scope.Log(stream, fmt.Appendf(nil, "\n[output clipped, log limit %s reached]\n", why))
-		l.keep(stream, p[room:])
+		l.scope.LogFor(event.Watchers, stream, fmt.Appendf(nil, "\n[output clipped, log limit %s reached]\n", why))
+		l.hide(stream, p[room:])
+	}
+}
+
+// hide takes output that is not shown live. It is all in the record of the build.
+func (l *logs) hide(stream int, p []byte) {
+	if len(p) > 0 {
+		l.scope.LogFor(event.Record, stream, p)
+		l.keep(stream, p)
 	}
 }
 
@@ -119,12 +131,19 @@ func sizeText(n int64) string {
 	}
 }
 
-// keep remembers the end of what is not sent.
+// keep remembers the end of what is not shown.
 func (l *logs) keep(stream int, p []byte) {
 	l.stream = stream
-	l.tail = append(l.tail, p...)
-	if len(l.tail) > 2*tailSize {
-		l.tail = append([]byte(nil), l.tail[len(l.tail)-tailSize:]...)
+	if room := tailSize - len(l.tail); room > 0 {
+		n := min(room, len(p))
+		l.tail = append(l.tail, p[:n]...)
+		p = p[n:]
+	}
+	p = p[max(0, len(p)-tailSize):]
+	for len(p) > 0 {
+		n := copy(l.tail[l.oldest:], p)
+		p = p[n:]
+		l.oldest = (l.oldest + n) % tailSize
 	}
 }
 
@@ -160,7 +179,7 @@ func (l *logs) close(failed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if failed && len(l.tail) > 0 {
-		l.scope.Log(l.stream, l.tail[max(0, len(l.tail)-tailSize):])
+		l.scope.LogFor(event.Watchers, l.stream, slices.Concat(l.tail[l.oldest:], l.tail[:l.oldest]))
 	}
 	l.tail = nil
 }

@@ -1,6 +1,9 @@
 package op
 
 import (
+	"bytes"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,5 +36,58 @@ func TestAProgramForAnotherProcessorIsNoticedHoweverItsMessageIsCut(t *testing.T
 		l.foreign = c.foreign
 		l.write(event.Stderr, []byte(c.text))
 		require.False(t, l.notExecutable(), name)
+	}
+}
+
+// What those who watch are shown is bounded; the record has everything.
+func TestOutputIsClippedForThoseWhoWatchOnly(t *testing.T) {
+	var shown, kept strings.Builder
+	l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
+		for _, log := range b.Logs {
+			if log.Audience != event.Record {
+				shown.Write(log.Data)
+			}
+			if log.Audience != event.Watchers {
+				kept.Write(log.Data)
+			}
+		}
+	}), "v"), LogLimits{Size: 1 << 20, Speed: -1})
+	var all strings.Builder
+	buf := make([]byte, 1000)
+	for i := range 3000 {
+		copy(buf, fmt.Sprintf("%0999d\n", i))
+		all.Write(buf)
+		n, err := l.writer(event.Stdout).Write(buf)
+		require.NoError(t, err)
+		require.Len(t, buf, n)
+	}
+	l.close(true)
+	require.Equal(t, all.String(), kept.String())
+	live, marker, ok := strings.Cut(shown.String(), "\n[output clipped, log limit 1MiB reached]\n")
+	require.True(t, ok)
+	require.Equal(t, all.String()[:1<<20], live)
+	require.Equal(t, all.String()[all.Len()-tailSize:], marker, "the end is shown if the step fails")
+}
+
+func TestTheEndOfClippedOutputIsKeptInPiecesOfAnySize(t *testing.T) {
+	for _, size := range []int{1, 1000, tailSize - 1, tailSize, tailSize + 1, 3 * tailSize} {
+		var shown, all []byte
+		l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
+			for _, log := range b.Logs {
+				if log.Audience == event.Watchers {
+					shown = bytes.Clone(log.Data)
+				}
+			}
+		}), "v"), LogLimits{Size: 0, Speed: -1})
+		piece := make([]byte, size)
+		for n := 0; n < tailSize+5000; n += size {
+			for i := range piece {
+				piece[i] = byte((n + i) * 7 >> 3)
+			}
+			all = append(all, piece...)
+			l.write(event.Stderr, piece)
+		}
+		l.close(true)
+		require.Equal(t, all[len(all)-tailSize:], shown, size)
 	}
 }

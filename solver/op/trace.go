@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
@@ -12,8 +14,8 @@ const traceSocket = "/dev/otel-grpc.sock"
 
 // tracer is a build that has a trace: its value in the scheduler says so.
 type tracer interface {
-	// TraceParent returns the W3C traceparent of a new step.
-	TraceParent() string
+	// TraceParent returns the W3C traceparent of what belongs to a step.
+	TraceParent(vertex digest.Digest) string
 }
 
 // traceEnv returns the variables by which programs that know OpenTelemetry find the socket and
@@ -26,7 +28,7 @@ func traceEnv(env *schedule.Env, set []string) []string {
 	}
 	for _, v := range env.Values() {
 		if t, ok := v.(tracer); ok {
-			all = append(all, "TRACEPARENT="+t.TraceParent())
+			all = append(all, "TRACEPARENT="+t.TraceParent(env.Vertex.Digest))
 			break
 		}
 	}

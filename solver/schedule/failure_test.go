@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
@@ -22,7 +22,7 @@ func TestWhatAFailureHoldsGoesWithTheLastJob(t *testing.T) {
 		&spec{name: "top"})
 	c := &chart{}
 	g := c.graph(c.add("top", c.add("bad")))
-	ja, jb := w.s.NewJob([]string{"a"}, event.Discard, nil), w.s.NewJob([]string{"b"}, event.Discard, nil)
+	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
 	for _, j := range []*schedule.Job{ja, jb} {
 		_, err := w.buildIn(j, g)
 		var h schedule.HoldingError
@@ -45,7 +45,7 @@ func TestWhatAFailureHoldsThatNobodyWaitsForIsReleased(t *testing.T) {
 		return holding{w.handle("left", "")}
 	}})
 	c := &chart{}
-	j := w.s.NewJob([]string{"a"}, event.Discard, nil)
+	j := w.s.NewJob([]string{"a"}, feed.New(""), nil)
 	e, err := j.Load(context.Background(), c.graph(c.add("slow")))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
@@ -33,13 +33,13 @@ func TestASourceIsJoinedByThoseWhoMayAskForIt(t *testing.T) {
 		w := newWorld(t, private(open, "a", "c"), &spec{name: "step"})
 		c := &chart{}
 		g := c.graph(c.add("step", c.add("private")))
-		ja := w.s.NewJob([]string{"a"}, event.Discard, nil)
+		ja := w.s.NewJob([]string{"a"}, feed.New(""), nil)
 		_, err := w.buildIn(ja, g)
 		require.NoError(t, err)
-		jb := w.s.NewJob([]string{"b"}, event.Discard, nil)
+		jb := w.s.NewJob([]string{"b"}, feed.New(""), nil)
 		_, err = w.buildIn(jb, g)
 		require.ErrorContains(t, err, "failed to load cache key: [b] may not")
-		jc := w.s.NewJob([]string{"c"}, event.Discard, nil)
+		jc := w.s.NewJob([]string{"c"}, feed.New(""), nil)
 		_, err = w.buildIn(jc, g)
 		require.NoError(t, err)
 		require.Equal(t, 1, w.ran("step"), "what may be shared is")
@@ -58,7 +58,7 @@ func TestASourceIsJoinedByThoseWhoMayAskForIt(t *testing.T) {
 				errs := make([]error, len(order))
 				var jobs []*schedule.Job
 				for i, session := range order {
-					j := w.s.NewJob([]string{session}, event.Discard, nil)
+					j := w.s.NewJob([]string{session}, feed.New(""), nil)
 					jobs = append(jobs, j)
 					go func() { _, errs[i] = w.buildIn(j, g) }()
 					synctest.Wait()
@@ -83,10 +83,10 @@ func TestASourceIsJoinedByThoseWhoMayAskForIt(t *testing.T) {
 		w := newWorld(t, private(open, "a"), &spec{name: "step"})
 		c := &chart{}
 		g := c.graph(c.add("step", c.add("private")))
-		jb := w.s.NewJob([]string{"b"}, event.Discard, nil)
+		jb := w.s.NewJob([]string{"b"}, feed.New(""), nil)
 		_, err := w.buildIn(jb, g)
 		require.ErrorContains(t, err, "[b] may not")
-		ja := w.s.NewJob([]string{"a"}, event.Discard, nil)
+		ja := w.s.NewJob([]string{"a"}, feed.New(""), nil)
 		_, err = w.buildIn(ja, g)
 		require.NoError(t, err)
 		_, err = w.buildIn(jb, g)

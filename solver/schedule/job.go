@@ -9,6 +9,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
 )
 
@@ -17,7 +18,7 @@ import (
 type Job struct {
 	s        *Scheduler
 	sessions []string
-	sink     event.Sink
+	feed     *feed.Feed
 	value    any
 
 	mu    sync.Mutex
@@ -31,11 +32,11 @@ type Job struct {
 	closed     bool
 }
 
-// NewJob makes a Job. Its events go to sink; sessions serve what it wants; value is for its ops,
+// NewJob makes a Job. Its events go to a feed; sessions serve what it wants; value is for its ops,
 // see Env.Values.
-func (s *Scheduler) NewJob(sessions []string, sink event.Sink, value any) *Job {
+func (s *Scheduler) NewJob(sessions []string, told *feed.Feed, value any) *Job {
 	return &Job{
-		s: s, sessions: sessions, sink: sink, value: value,
+		s: s, sessions: sessions, feed: told, value: value,
 		nodes: map[nodeID]*node{}, introduced: map[nodeID]bool{},
 	}
 }
@@ -199,7 +200,7 @@ func announce(j *Job, nodes []*node) {
 		b.Vertices = append(b.Vertices, nodes[i].progress.blank())
 	}
 	if len(b.Vertices) > 0 {
-		j.sink.Emit(b)
+		j.feed.Emit(b)
 	}
 	for _, n := range nodes {
 		n.progress.join(j)
@@ -249,6 +250,7 @@ func (s *Scheduler) drop(gone []*node) []releaser {
 	var released []releaser
 	for _, n := range gone {
 		n.gone = true
+		n.progress.release()
 		if n.cancel != nil {
 			n.cancel(errNobodyWaits)
 		}

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
@@ -91,7 +94,7 @@ func (w *world) randomBuild(rng *rand.Rand, names int) {
 		}
 		w.mu.Unlock()
 	}
-	j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+	j := w.s.NewJob([]string{"s"}, feed.New(""), nil)
 	defer j.Close()
 	e, err := j.Load(context.Background(), g)
 	require.NoError(w.t, err)
@@ -135,7 +138,7 @@ func TestJobThatEndsEndsItsWants(t *testing.T) {
 		return context.Cause(ctx)
 	}})
 	c := &chart{}
-	j := w.s.NewJob(nil, event.Discard, nil)
+	j := w.s.NewJob(nil, feed.New(""), nil)
 	e, err := j.Load(context.Background(), c.graph(c.add("slow")))
 	require.NoError(t, err)
 	done := make(chan error)
@@ -162,7 +165,7 @@ func TestLateJobIsToldWhatHappened(t *testing.T) {
 	}})
 	c := &chart{}
 	g := c.graph(c.add("loud"))
-	first := w.s.NewJob(nil, event.Discard, nil)
+	first := w.s.NewJob(nil, feed.New(""), nil)
 	e, err := first.Load(context.Background(), g)
 	require.NoError(t, err)
 	done := make(chan error, 1)
@@ -174,22 +177,29 @@ func TestLateJobIsToldWhatHappened(t *testing.T) {
 		done <- err
 	}()
 	<-started
-	var mu sync.Mutex
-	var text strings.Builder
-	late := w.s.NewJob(nil, event.SinkFunc(func(b event.Batch) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, l := range b.Logs {
-			text.Write(l.Data)
-		}
-	}), nil)
+	told := feed.New("")
+	late := w.s.NewJob(nil, told, nil)
 	_, err = late.Load(context.Background(), g)
 	require.NoError(t, err)
-	mu.Lock()
-	require.Equal(t, "hello\n", text.String())
-	mu.Unlock()
 	close(release)
 	require.NoError(t, <-done)
 	first.Close()
 	late.Close()
+	require.Equal(t, "hello\n", text(t, told))
+}
+
+// text returns all output of a feed, which is closed.
+func text(t *testing.T, told *feed.Feed) string {
+	t.Helper()
+	told.Close()
+	var b strings.Builder
+	require.NoError(t, told.Watch(t.Context(), func(status []byte) error {
+		var m controlpb.StatusResponse
+		err := proto.Unmarshal(status, &m)
+		for _, l := range m.GetLogs() {
+			b.Write(l.GetMsg())
+		}
+		return err
+	}))
+	return b.String()
 }

@@ -2,16 +2,18 @@ package schedule
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
 )
 
 // progress is the event.Sink of a node: it passes events on to the Jobs that hold the node, and
-// keeps them for those that come late. Logs are bounded by whoever writes them.
+// keeps them for those that come late. Logs stay where the first of the Jobs has them.
 type progress struct {
 	vertex *graph.Vertex
 
@@ -20,7 +22,7 @@ type progress struct {
 	state    event.Vertex
 	statuses []event.Status
 	byID     map[string]int
-	logs     []event.Log
+	logs     feed.Pieces
 	warnings []event.Warning
 }
 
@@ -45,18 +47,15 @@ func (p *progress) join(j *Job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.jobs = append(p.jobs, j)
-	if p.state.Started == nil && len(p.logs) == 0 && len(p.statuses) == 0 && len(p.warnings) == 0 {
-		return
-	}
 	b := event.Batch{
 		Statuses: append([]event.Status(nil), p.statuses...),
-		Logs:     append([]event.Log(nil), p.logs...),
 		Warnings: append([]event.Warning(nil), p.warnings...),
 	}
 	if p.state.Started != nil {
 		b.Vertices = []event.Vertex{p.state}
 	}
-	j.sink.Emit(b)
+	j.feed.Emit(b)
+	j.feed.Repeat(&p.logs)
 }
 
 func (p *progress) leave(j *Job) {
@@ -70,8 +69,18 @@ func (p *progress) leave(j *Job) {
 	}
 }
 
-// Emit keeps b and passes it on.
+// Emit keeps b and passes it on. Who has told of output waits until there is room for more.
 func (p *progress) Emit(b event.Batch) {
+	jobs := p.tell(b)
+	if len(b.Logs) > 0 {
+		for _, j := range jobs {
+			j.feed.Wait()
+		}
+	}
+}
+
+// tell is Emit without waiting. It returns who was told.
+func (p *progress) tell(b event.Batch) []*Job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, st := range b.Statuses {
@@ -85,16 +94,26 @@ func (p *progress) Emit(b event.Batch) {
 		p.byID[st.ID] = len(p.statuses)
 		p.statuses = append(p.statuses, st)
 	}
-	p.logs = append(p.logs, b.Logs...)
 	p.warnings = append(p.warnings, b.Warnings...)
 	for _, v := range b.Vertices {
 		if v.Digest == p.vertex.Digest {
 			p.state = v
 		}
 	}
-	for _, j := range p.jobs {
-		j.sink.Emit(b)
+	for i, j := range p.jobs {
+		pieces := j.feed.Keep(b)
+		if i == 0 {
+			p.logs.Add(pieces)
+		}
 	}
+	return slices.Clone(p.jobs)
+}
+
+// release is called when no Job is left, nor will be.
+func (p *progress) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.logs.Release()
 }
 
 func (p *progress) set(change func(v *event.Vertex)) {
@@ -102,7 +121,7 @@ func (p *progress) set(change func(v *event.Vertex)) {
 	v := p.state
 	p.mu.Unlock()
 	change(&v)
-	p.Emit(event.Batch{Vertices: []event.Vertex{v}})
+	p.tell(event.Batch{Vertices: []event.Vertex{v}})
 }
 
 // start tells that the vertex is being worked on, and returns the function that tells its end.

@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
@@ -25,7 +25,7 @@ func TestASharedVertexRunsWithTheMoreRelaxedLimits(t *testing.T) {
 		return c.graph(e)
 	}
 	job := func() *schedule.Job {
-		j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+		j := w.s.NewJob([]string{"s"}, feed.New(""), nil)
 		t.Cleanup(j.Close)
 		return j
 	}

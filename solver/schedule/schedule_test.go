@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/key"
 	"github.com/openbuildkit/buildkit/solver/schedule"
@@ -245,7 +247,7 @@ func (c *chart) graph(root graph.Edge) *graph.Graph {
 }
 
 func (w *world) build(g *graph.Graph) (string, error) {
-	j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+	j := w.s.NewJob([]string{"s"}, feed.New(""), nil)
 	defer j.Close()
 	return w.buildIn(j, g)
 }
@@ -356,7 +358,7 @@ func TestJobsOfDifferentVersionsShareNothingThatHasChanged(t *testing.T) {
 		c := &chart{}
 		repo := c.add("repo")
 		repo.Vertex.Compat = version
-		j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+		j := w.s.NewJob([]string{"s"}, feed.New(""), nil)
 		out, err := w.buildIn(j, c.graph(c.add("run", repo, c.add("image"))))
 		require.NoError(t, err)
 		return out, j.Close
@@ -415,7 +417,7 @@ func TestCancelledHolderIsTakenOver(t *testing.T) {
 	}})
 	c := &chart{}
 	g := c.graph(c.add("slow"))
-	ja := w.s.NewJob([]string{"a"}, event.Discard, nil)
+	ja := w.s.NewJob([]string{"a"}, feed.New(""), nil)
 	e, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -428,7 +430,7 @@ func TestCancelledHolderIsTakenOver(t *testing.T) {
 	cause := errors.New("user pressed a key")
 	cancel(cause)
 	require.ErrorIs(t, <-ended, cause)
-	jb := w.s.NewJob([]string{"b"}, event.Discard, nil)
+	jb := w.s.NewJob([]string{"b"}, feed.New(""), nil)
 	v, err := w.buildIn(jb, g)
 	require.NoError(t, err)
 	require.Equal(t, "slow", v)
@@ -450,7 +452,7 @@ func TestOneCancelledJobLeavesTheOtherAlone(t *testing.T) {
 	}})
 	c := &chart{}
 	g := c.graph(c.add("slow"))
-	ja, jb := w.s.NewJob([]string{"a"}, event.Discard, nil), w.s.NewJob([]string{"b"}, event.Discard, nil)
+	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
 	ea, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -532,7 +534,7 @@ func TestRequesterErrorReachesOnlyTheTriedJobs(t *testing.T) {
 	}})
 	c := &chart{}
 	g := c.graph(c.add("secret"))
-	ja, jb := w.s.NewJob([]string{"a"}, event.Discard, nil), w.s.NewJob([]string{"b"}, event.Discard, nil)
+	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
 	ea, err := ja.Load(context.Background(), g)
 	require.NoError(t, err)
 	aDone := make(chan error)
@@ -577,19 +579,14 @@ func TestVertexWithoutKeyShowsTheReason(t *testing.T) {
 		&spec{name: "copy", content: true, contentErr: errors.New("not found")}, &spec{name: "top"})
 	c := &chart{}
 	top := c.add("top", c.add("copy", c.add("src")))
-	var shown []string
-	sink := event.SinkFunc(func(b event.Batch) {
-		for _, v := range b.Vertices {
-			if v.Name == "copy" && v.Completed != nil {
-				shown = append(shown, v.Error)
-			}
-		}
-	})
-	j := w.s.NewJob([]string{"s"}, sink, nil)
+	told := feed.New("")
+	j := w.s.NewJob([]string{"s"}, told, nil)
 	defer j.Close()
 	_, err := w.buildIn(j, c.graph(top))
 	require.EqualError(t, err, "failed to compute cache key: not found")
-	require.Equal(t, "not found", shown[len(shown)-1])
+	told.Close()
+	copied := slices.IndexFunc(told.Vertices(), func(v *event.Vertex) bool { return v.Name == "copy" })
+	require.Equal(t, "not found", told.Vertices()[copied].Error)
 	require.Zero(t, w.ran("copy"))
 }
 

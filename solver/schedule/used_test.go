@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
@@ -20,7 +20,7 @@ func TestWhatWasUsedIsToldWhetherItRanOrNot(t *testing.T) {
 	unused := other.graph(other.add("never"))
 	var results [2][]string
 	for round := range 2 {
-		j := w.s.NewJob([]string{"s"}, event.Discard, nil)
+		j := w.s.NewJob([]string{"s"}, feed.New(""), nil)
 		_, err := w.buildIn(j, g)
 		require.NoError(t, err)
 		e, err := j.Load(context.Background(), g)

@@ -66,18 +66,35 @@ func (s *stdio) output(w io.Writer) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A process that prints much need not wait each time that the daemon is not there. The kernel may
+	// not give so much to all: then the pipe is as large as it was.
+	if raw, err := r.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
 	s.drain(w, r)
 	return child, nil
 }
 
+const (
+	// pipeSize is how much a process may be ahead of the daemon, in bytes.
+	pipeSize = 256 << 10
+	// copySize is how much of it is taken at once.
+	copySize = 64 << 10
+)
+
 func (s *stdio) drain(w io.Writer, r io.ReadCloser) {
 	s.outputs.Go(func() {
 		defer r.Close()
-		if _, err := io.Copy(w, r); err != nil {
+		if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{r}, make([]byte, copySize)); err != nil {
 			_, _ = io.Copy(io.Discard, r)
 		}
 	})
 }
+
+// onlyWriter and onlyReader have a copy made with its own buffer.
+type onlyWriter struct{ io.Writer }
+
+type onlyReader struct{ io.Reader }
 
 // input copies r to a pipe until either end is closed. A read that blocks is not waited for.
 func (s *stdio) input(r io.Reader) error {

@@ -79,10 +79,10 @@ type DNS struct {
 	SearchDomains []string `toml:"searchDomains"`
 }
 
-// History bounds the records of builds.
+// History bounds the records of builds: one goes when it is past both.
 type History struct {
-	MaxAge     Duration `toml:"maxAge"`
-	MaxEntries int64    `toml:"maxEntries"`
+	MaxAge     *Duration `toml:"maxAge"`
+	MaxEntries *int64    `toml:"maxEntries"`
 }
 
 // System is about the machine and what the daemon asks of others.

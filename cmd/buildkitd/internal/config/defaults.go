@@ -1,6 +1,10 @@
 package config
 
-import "path/filepath"
+import (
+	"path/filepath"
+
+	"github.com/openbuildkit/buildkit/solver/history"
+)
 
 // Host is what the defaults depend on.
 type Host struct {
@@ -96,6 +100,13 @@ func (c *Config) SetDefaults(h Host) {
 	}
 	if len(c.CDI.SpecDirs) == 0 {
 		c.CDI.SpecDirs = DefaultCDISpecDirs()
+	}
+	if c.History.MaxAge == nil {
+		c.History.MaxAge = &Duration{history.DefaultMaxAge}
+	}
+	if c.History.MaxEntries == nil {
+		n := int64(history.DefaultMaxEntries)
+		c.History.MaxEntries = &n
 	}
 	oci := &c.Workers.OCI
 	setDefault(&oci.Snapshotter, DefaultSnapshotter)

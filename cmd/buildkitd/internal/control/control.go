@@ -4,7 +4,7 @@
 // The daemon's wiring makes one Controller and registers it, and the gateway API beside it, with
 // the gRPC server. Errors leave as plain Go errors; the server's interceptors map them. Fields of
 // requests that ask for something that is not implemented and must not be ignored are refused as
-// Unimplemented, as are the methods of the build history.
+// Unimplemented.
 package control
 
 import (
@@ -12,25 +12,28 @@ import (
 	"fmt"
 	"time"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
-	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/api/status"
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/gc"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
 )
 
 // Solver runs builds; *solver.Solver is one.
 type Solver interface {
 	Solve(ctx context.Context, req solver.Request) (*solver.Response, error)
-	// Status calls emit with what a build tells, from its beginning, until it ends.
-	Status(ctx context.Context, ref string, emit func(event.Batch) error) error
+	// Status calls emit with what a build tells, from its beginning, until it ends: encoded
+	// StatusResponses, each valid until emit returns.
+	Status(ctx context.Context, ref string, emit func(status []byte) error) error
 }
 
 // Sessions serves the sessions of clients; *session.Manager is one.
@@ -50,6 +53,7 @@ type Storage interface {
 // Config is what a Controller needs. Nothing may be nil.
 type Config struct {
 	Solver   Solver
+	History  History
 	Builds   *gateway.Builds
 	Sessions Sessions
 	Storage  Storage
@@ -61,11 +65,14 @@ type Config struct {
 // Controller is the control API. Its methods may be called concurrently.
 type Controller struct {
 	controlpb.UnimplementedControlServer
-	cfg Config
+	cfg     Config
+	content contentapi.ContentServer
 }
 
 // New returns a Controller.
-func New(cfg Config) *Controller { return &Controller{cfg: cfg} }
+func New(cfg Config) *Controller {
+	return &Controller{cfg: cfg, content: newContentServer(cfg.History.Content())}
+}
 
 // timestampKey is the header by which a client learns how far its clock is from the daemon's.
 const timestampKey = "buildkit-current-timestamp"
@@ -96,18 +103,18 @@ func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (*c
 
 // Status tells what a build is doing, from its beginning, until it ends.
 func (c *Controller) Status(req *controlpb.StatusRequest, stream controlpb.Control_StatusServer) error {
-	now := time.Now().Format(time.RFC3339Nano)
-	if err := stream.SendHeader(metadata.Pairs(timestampKey, now)); err != nil {
+	if err := sendTimestamp(stream); err != nil {
 		return err
 	}
-	return c.cfg.Solver.Status(stream.Context(), req.GetRef(), func(b event.Batch) error {
-		for _, part := range encodeStatus(b) {
-			if err := stream.Send(part); err != nil {
-				return err
-			}
-		}
-		return nil
+	return c.cfg.Solver.Status(stream.Context(), req.GetRef(), func(status []byte) error {
+		f := session.NewFrame(len(status))
+		f.Data = append(f.Data, status...)
+		return stream.SendMsg(f)
 	})
+}
+
+func sendTimestamp(stream grpc.ServerStream) error {
+	return stream.SendHeader(metadata.Pairs(timestampKey, time.Now().Format(time.RFC3339Nano)))
 }
 
 // Session lets the daemon call the client until either ends it.

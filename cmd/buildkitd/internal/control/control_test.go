@@ -34,6 +34,8 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
+	"github.com/openbuildkit/buildkit/solver/feed"
+	"github.com/openbuildkit/buildkit/solver/history"
 )
 
 // daemon is what stands behind the API in these tests.
@@ -44,22 +46,23 @@ type daemon struct {
 
 	filters []string
 	pruned  []gc.Policy
+	history *history.Store
 }
 
 func (d *daemon) Solve(ctx context.Context, req solver.Request) (*solver.Response, error) {
 	return d.solve(ctx, req)
 }
 
-func (d *daemon) Status(_ context.Context, ref string, emit func(event.Batch) error) error {
+func (d *daemon) Status(ctx context.Context, ref string, emit func([]byte) error) error {
 	if ref != "build" {
 		return &status.UnknownJobError{ID: ref}
 	}
+	told := feed.New("")
 	for _, b := range d.batches {
-		if err := emit(b); err != nil {
-			return err
-		}
+		told.Emit(b)
 	}
-	return nil
+	told.Close()
+	return told.Watch(ctx, emit)
 }
 
 func (d *daemon) DiskUsage(_ context.Context, filters []string) ([]cache.Usage, error) {
@@ -78,6 +81,10 @@ func (d *daemon) Prune(_ context.Context, policies []gc.Policy, removed func(cac
 // serve serves d on a unix socket.
 func serve(t *testing.T, d *daemon) *grpc.ClientConn {
 	t.Helper()
+	if d.history == nil {
+		d.history = history.Open(t.Context(), history.Config{Dir: t.TempDir(), MaxEntries: history.DefaultMaxEntries})
+		t.Cleanup(func() { require.NoError(t, d.history.Close()) })
+	}
 	socket := filepath.Join(t.TempDir(), "d.sock")
 	lis, err := net.Listen("unix", socket)
 	require.NoError(t, err)
@@ -85,6 +92,7 @@ func serve(t *testing.T, d *daemon) *grpc.ClientConn {
 	s := control.NewServer(control.New(control.Config{
 		Solver:   d,
 		Builds:   gateway.NewBuilds(),
+		History:  d.history,
 		Sessions: session.NewManager(),
 		Storage:  d,
 		Version:  version,
@@ -288,7 +296,7 @@ func TestStatusTellsEverythingInMessagesOfBoundedSize(t *testing.T) {
 		all.Logs = append(all.Logs, part.GetLogs()...)
 		all.Warnings = append(all.Warnings, part.GetWarnings()...)
 	}
-	require.Len(t, all.GetVertexes(), len(b.Vertices))
+	require.Len(t, all.GetVertexes(), len(b.Vertices)+1, "one more for the end of what has started")
 	v := all.GetVertexes()[0]
 	require.Equal(t, vertex.String(), v.GetDigest())
 	require.Equal(t, []string{vertex.String()}, v.GetInputs())
@@ -384,17 +392,6 @@ func TestWorkersAreFiltered(t *testing.T) {
 	info, err := c.Info(t.Context(), &controlpb.InfoRequest{})
 	require.NoError(t, err)
 	require.Equal(t, "v", info.GetBuildkitVersion().GetVersion())
-}
-
-// Clients take any answer but Unimplemented for a history that is there.
-func TestHistoryIsUnimplemented(t *testing.T) {
-	c := controlpb.NewControlClient(serve(t, &daemon{}))
-	_, err := c.UpdateBuildHistory(t.Context(), &controlpb.UpdateBuildHistoryRequest{Ref: "r"})
-	require.Equal(t, codes.Unimplemented, status.Code(err))
-	stream, err := c.ListenBuildHistory(t.Context(), &controlpb.BuildHistoryRequest{ActiveOnly: true, Ref: "buildx-test-history-api-feature", EarlyExit: true})
-	require.NoError(t, err)
-	_, err = stream.Recv()
-	require.Equal(t, codes.Unimplemented, status.Code(err))
 }
 
 func TestErrorsKeepTheirTypesAndPanicsTheDaemon(t *testing.T) {

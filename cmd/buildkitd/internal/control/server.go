@@ -1,6 +1,7 @@
 package control
 
 import (
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -19,7 +20,8 @@ const maxMessage = 16 << 20
 // go through it.
 const ioBuffer = 128 << 10
 
-// Server is the gRPC server of a daemon: the control API, the gateway API, health and reflection.
+// Server is the gRPC server of a daemon: the control API, the gateway API, content, health and
+// reflection.
 type Server struct {
 	*grpc.Server
 	Health *health.Server
@@ -39,6 +41,7 @@ func NewServer(c *Controller) *Server {
 	h := health.NewServer()
 	controlpb.RegisterControlServer(s, c)
 	gatewaypb.RegisterLLBBridgeServer(s, c.cfg.Builds)
+	contentapi.RegisterContentServer(s, c.content)
 	healthpb.RegisterHealthServer(s, h)
 	reflection.Register(s)
 	return &Server{Server: s, Health: h}

@@ -66,6 +66,10 @@ func (c *Controller) Prune(req *controlpb.PruneRequest, stream controlpb.Control
 // encodeUsage leaves out the type and whether the record is shared: they are not told of records
 // that are gone.
 func encodeUsage(u cache.Usage) *controlpb.UsageRecord {
+	var lastUsed *timestamppb.Timestamp
+	if u.LastUsedAt != nil {
+		lastUsed = timestamppb.New(*u.LastUsedAt)
+	}
 	return &controlpb.UsageRecord{
 		ID:          u.ID,
 		Mutable:     u.Mutable,
@@ -73,7 +77,7 @@ func encodeUsage(u cache.Usage) *controlpb.UsageRecord {
 		Size:        u.Size,
 		Parents:     u.Parents,
 		CreatedAt:   timestamppb.New(u.CreatedAt),
-		LastUsedAt:  encodeTime(u.LastUsedAt),
+		LastUsedAt:  lastUsed,
 		UsageCount:  int64(u.UsageCount),
 		Description: u.Description,
 	}

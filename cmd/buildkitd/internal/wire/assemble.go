@@ -19,6 +19,7 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
+	"github.com/openbuildkit/buildkit/solver/history"
 	"github.com/openbuildkit/buildkit/solver/key"
 	"github.com/openbuildkit/buildkit/solver/op"
 )
@@ -40,7 +41,15 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	if err != nil {
 		return err
 	}
+	builds := history.Open(ctx, history.Config{
+		Dir:        st.sub("history"),
+		MaxAge:     cfg.History.MaxAge.Duration,
+		MaxEntries: int(*cfg.History.MaxEntries),
+	})
+	d.onClose(builds.Close)
+	d.background = append(d.background, builds.Run)
 	if t := newTraces(ctx, cfg.OTEL); t != nil {
+		t.builds = builds
 		d.onClose(t.close)
 		d.background = append(d.background, t.run)
 		w.TraceSocket = t.path()
@@ -70,6 +79,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Exporters:    newExporters(images, sessions, registries),
 		Entitlements: entitlements(cfg),
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
+		History:      builds,
 
 		ProvenanceEnv: env,
 		Version:       version.Version,
@@ -80,6 +90,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	d.server = control.NewServer(control.New(control.Config{
 		Solver:   collecting{Solver: s, collector: collector},
 		Builds:   gateway.NewBuilds(),
+		History:  builds,
 		Sessions: sessions,
 		Storage:  storage,
 		Workers: func() []*workerspb.WorkerRecord {

@@ -13,6 +13,7 @@ import (
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver"
 	"github.com/openbuildkit/buildkit/solver/graph"
+	"github.com/openbuildkit/buildkit/solver/history"
 	"github.com/openbuildkit/buildkit/solver/op"
 )
 
@@ -70,7 +71,9 @@ func TestAdvertisedCapabilitiesAreThoseOfTheParts(t *testing.T) {
 		require.Error(t, err, typ)
 	}
 
-	s := solver.New(solver.Config{Worker: w, Sessions: sessions, Exporters: exporters})
+	builds := history.Open(t.Context(), history.Config{Dir: t.TempDir()})
+	defer func() { require.NoError(t, builds.Close()) }()
+	s := solver.New(solver.Config{Worker: w, Sessions: sessions, Exporters: exporters, History: builds})
 	require.True(t, caps[pb.CapExporterMultiple])
 	_, err = s.Solve(t.Context(), solver.Request{Ref: "b", Exporters: []solver.Exporter{{Type: "image"}, {Type: "floppy"}}})
 	require.EqualError(t, err, `exporter "floppy" could not be found`, "the second is looked at too")

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/openbuildkit/buildkit/api/entitlement"
@@ -20,6 +21,9 @@ func check(cfg *config.Config) error {
 	}
 	if n := *cfg.System.MaxRegistryConcurrency; n <= 0 {
 		return fmt.Errorf("invalid maxRegistryConcurrency %d: want more than 0", n)
+	}
+	if n := *cfg.History.MaxEntries; n < 0 || n > math.MaxInt32 {
+		return fmt.Errorf("invalid history maxEntries %d", n)
 	}
 	if cfg.ProxyNetwork {
 		return errors.New("proxyNetwork is not supported")

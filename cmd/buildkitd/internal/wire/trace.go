@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
@@ -31,6 +32,10 @@ type traces struct {
 	coltracepb.UnimplementedTraceServiceServer
 	lis net.Listener
 	up  otlptrace.Client
+	// builds keeps the spans that belong to builds.
+	builds interface {
+		AddSpans(all []*tracepb.ResourceSpans)
+	}
 }
 
 // newTraces opens the socket. A daemon whose socket is taken builds without it.
@@ -90,8 +95,11 @@ func (t *traces) path() string {
 	return t.lis.Addr().String()
 }
 
-// Export passes spans on.
+// Export passes spans on, and keeps those of builds.
 func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+	if t.builds != nil {
+		t.builds.AddSpans(req.GetResourceSpans())
+	}
 	if t.up != nil {
 		if err := t.up.UploadTraces(ctx, req.ResourceSpans); err != nil {
 			return nil, fmt.Errorf("pass traces on: %w", err)

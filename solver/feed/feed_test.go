@@ -1,4 +1,4 @@
-package solver
+package feed_test
 
 import (
 	"context"
@@ -10,8 +10,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/solver/feed"
 )
 
 func vertex(name string, inputs ...string) event.Vertex {
@@ -28,11 +32,22 @@ func started(v event.Vertex) event.Vertex {
 	return v
 }
 
+// watch is Watch with decoded messages.
+func watch(ctx context.Context, f *feed.Feed, emit func(event.Batch) error) error {
+	return f.Watch(ctx, func(status []byte) error {
+		var m controlpb.StatusResponse
+		if err := proto.Unmarshal(status, &m); err != nil {
+			return err
+		}
+		return emit(client.DecodeStatus(&m))
+	})
+}
+
 // last listens to a feed that is closed and returns the last state of each vertex.
-func last(t *testing.T, f *feed) map[string]event.Vertex {
+func last(t *testing.T, f *feed.Feed) map[string]event.Vertex {
 	t.Helper()
 	out := map[string]event.Vertex{}
-	require.NoError(t, f.listen(t.Context(), func(b event.Batch) error {
+	require.NoError(t, watch(t.Context(), f, func(b event.Batch) error {
 		for _, v := range b.Vertices {
 			out[v.Name] = v
 		}
@@ -42,11 +57,11 @@ func last(t *testing.T, f *feed) map[string]event.Vertex {
 }
 
 func TestStartedVertexShowsItsInputsAsCached(t *testing.T) {
-	f := newFeed()
+	f := feed.New("")
 	f.Emit(event.Batch{Vertices: []event.Vertex{vertex("top", "mid"), vertex("mid", "low", "run"), vertex("low"), vertex("run")}})
 	f.Emit(event.Batch{Vertices: []event.Vertex{started(vertex("run"))}})
 	f.Emit(event.Batch{Vertices: []event.Vertex{started(vertex("top", "mid"))}})
-	f.close()
+	f.Close()
 	vs := last(t, f)
 	require.True(t, vs["mid"].Cached)
 	require.True(t, vs["low"].Cached)
@@ -58,14 +73,14 @@ func TestStartedVertexShowsItsInputsAsCached(t *testing.T) {
 
 func TestLateListenerIsToldEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed()
+		f := feed.New("")
 		for i := range 2500 {
 			f.Emit(event.Batch{Logs: []event.Log{{Data: fmt.Append(nil, i)}}})
 		}
 		n := 0
 		done := make(chan error)
 		go func() {
-			done <- f.listen(t.Context(), func(b event.Batch) error {
+			done <- watch(t.Context(), f, func(b event.Batch) error {
 				n += len(b.Logs)
 				return nil
 			})
@@ -75,19 +90,19 @@ func TestLateListenerIsToldEverything(t *testing.T) {
 		f.Emit(event.Batch{Logs: []event.Log{{}}})
 		synctest.Wait()
 		require.Equal(t, 2501, n)
-		f.close()
+		f.Close()
 		require.NoError(t, <-done)
 		f.Emit(event.Batch{Logs: []event.Log{{}}})
-		f.close()
+		f.Close()
 	})
 }
 
 func TestListenerEndsWithItsContextOrItsError(t *testing.T) {
-	f := newFeed()
+	f := feed.New("")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("gone")
 	cancel(cause)
-	require.ErrorIs(t, f.listen(ctx, func(event.Batch) error { return nil }), cause)
+	require.ErrorIs(t, watch(ctx, f, func(event.Batch) error { return nil }), cause)
 	f.Emit(event.Batch{Vertices: []event.Vertex{vertex("x")}})
-	require.ErrorIs(t, f.listen(t.Context(), func(event.Batch) error { return cause }), cause)
+	require.ErrorIs(t, watch(t.Context(), f, func(event.Batch) error { return cause }), cause)
 }

@@ -1,4 +1,4 @@
-package control
+package feed
 
 import (
 	"time"
@@ -15,8 +15,8 @@ import (
 // a message of its own.
 const maxPart = 1 << 20
 
-// encodeStatus returns b as messages of bounded size, none if it is empty.
-func encodeStatus(b event.Batch) []*controlpb.StatusResponse {
+// encode returns b as messages of bounded size, none if it is empty.
+func encode(b event.Batch) []*controlpb.StatusResponse {
 	var s splitter
 	for i := range b.Vertices {
 		v := encodeVertex(&b.Vertices[i])

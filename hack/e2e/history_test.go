@@ -1,0 +1,128 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/openbuildkit/buildkit/hack/harness"
+)
+
+// recorded builds a context and returns the name of the build.
+func recorded(tb testing.TB, d *harness.Daemon, context string, more ...string) (string, harness.Result) {
+	tb.Helper()
+	ref := filepath.Join(tb.TempDir(), "ref")
+	args := append(harness.DockerfileArgs(context), "--ref-file="+ref)
+	result := d.Buildctl(tb, append(args, more...)...)
+	return read(tb, ref), result
+}
+
+// numbers checks that the lines of a step in a plain log are the numbers from 1 to n.
+func numbers(tb testing.TB, plain string, n int) {
+	tb.Helper()
+	next := 1
+	for line := range strings.Lines(plain) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || !strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if got, err := strconv.Atoi(fields[2]); err == nil && strings.Contains(fields[1], ".") {
+			require.Equal(tb, next, got)
+			next++
+		}
+	}
+	require.Equal(tb, n+1, next)
+}
+
+// What is printed live is cut; what is kept is not, over restarts too, until it is deleted.
+func TestAllOutputOfABuildIsKept(t *testing.T) {
+	const lines = 60_000
+	d := start(t, harness.DaemonOptions{Env: []string{"BUILDKIT_STEP_LOG_MAX_SIZE=10240"}})
+	ref, live := recorded(t, d, dockerfile(t, "FROM busybox", fmt.Sprintf("RUN seq -w 1 %d | sed 's/^0*//'", lines)))
+	require.Zero(t, live.Code, live.Stderr)
+	require.Contains(t, live.Stderr, "[output clipped, log limit 10KiB reached]")
+	require.Less(t, len(live.Stderr), 100<<10)
+
+	check := func() {
+		replay := d.MustBuildctl(t, "debug", "logs", "--progress=plain", ref).Stdout
+		require.NotContains(t, replay, "clipped")
+		numbers(t, replay, lines)
+	}
+	check()
+	d.Restart(t)
+	check()
+	d.MustBuildctl(t, "debug", "ctl", "--pin", ref)
+	require.NotContains(t, d.MustBuildctl(t, "prune-histories").Stdout, ref)
+	require.Contains(t, d.MustBuildctl(t, "debug", "histories").Stdout, ref)
+	d.MustBuildctl(t, "debug", "ctl", "--delete", ref)
+	require.NotContains(t, d.MustBuildctl(t, "debug", "histories").Stdout, ref)
+	gone := d.Buildctl(t, "debug", "logs", ref)
+	require.Equal(t, 1, gone.Code)
+	require.Contains(t, gone.Stderr, "no such job "+ref)
+}
+
+// A step that two builds share is in the records of both, whole.
+func TestASharedStepIsInTheRecordsOfAllBuilds(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	context := dockerfile(t, "FROM busybox", "RUN seq 1 60000; sleep 1; echo 60001")
+	refs := [2]string{filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "second")}
+	clients := [2]*client{}
+	for i, ref := range refs {
+		clients[i] = launch(t, d, append(harness.DockerfileArgs(context), "--ref-file="+ref)...)
+	}
+	for i, ref := range refs {
+		require.Zero(t, clients[i].wait(t).Code)
+		numbers(t, d.MustBuildctl(t, "debug", "logs", "--progress=plain", read(t, ref)).Stdout, 60_001)
+	}
+}
+
+func TestAFailureIsRecordedWithItsPlace(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	context := dockerfile(t, "FROM busybox", "RUN echo said; exit 7")
+	ref, failed := recorded(t, d, context)
+	require.Equal(t, 1, failed.Code)
+
+	type descriptor struct{ Digest string }
+	var e struct {
+		Record struct {
+			Ref, Frontend     string
+			Error             struct{ Message string }
+			ExternalError     descriptor
+			NumCompletedSteps int
+		}
+	}
+	text := d.MustBuildctl(t, "debug", "histories", "--format=json").Stdout
+	require.NoError(t, json.Unmarshal([]byte(text), &e))
+	require.Equal(t, ref, e.Record.Ref)
+	require.Equal(t, "dockerfile.v0", e.Record.Frontend)
+	require.Equal(t, `process "/bin/sh -c echo said; exit 7" did not complete successfully: exit code: 7`, e.Record.Error.Message)
+	require.Contains(t, d.MustBuildctl(t, "debug", "get", e.Record.ExternalError.Digest).Stdout, "Dockerfile")
+	logs := d.MustBuildctl(t, "debug", "logs", "--progress=plain", ref).Stdout
+	require.Contains(t, logs, "said")
+	require.Contains(t, logs, "ERROR: process")
+}
+
+// A daemon that is killed keeps what it had recorded, and starts with a history that is damaged.
+func TestRecordsOutliveAKilledDaemon(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	first, result := recorded(t, d, dockerfile(t, "FROM busybox"))
+	require.Zero(t, result.Code, result.Stderr)
+	// The second is recorded after the first.
+	second, _ := recorded(t, d, dockerfile(t, "FROM busybox", "RUN sleep 1"))
+	d.Kill(t)
+	d.Start(t)
+	require.Contains(t, d.MustBuildctl(t, "debug", "logs", "--progress=plain", first).Stdout, "load build definition")
+	d.Stop(t)
+	history := filepath.Join(d.Root, "openbuildkit", "history", "history.db")
+	write(t, history, strings.Repeat("noise", 10_000))
+	d.Start(t)
+	require.NotContains(t, d.MustBuildctl(t, "debug", "histories").Stdout, second)
+	third, result := recorded(t, d, dockerfile(t, "FROM busybox"))
+	require.Zero(t, result.Code, result.Stderr)
+	require.Contains(t, d.MustBuildctl(t, "debug", "histories").Stdout, third)
+}

@@ -1,0 +1,70 @@
+package feed
+
+import (
+	"io"
+)
+
+// Recording is all that a build told, in frames of MediaType: in memory if it is short, in a file
+// otherwise. The file belongs to who asked for the recording.
+type Recording struct {
+	// Data is nil if there is a file.
+	Data []byte
+	Path string
+	Size int64
+}
+
+// Record returns the recording of a feed that is closed. It may be called once, before Release.
+// It fails if the disk took a part of the output and then no more.
+func (f *Feed) Record() (*Recording, error) {
+	t := f.tape
+	t.mu.Lock()
+	for t.spilling {
+		t.room.Wait()
+	}
+	if t.file != nil && t.failure == nil && t.size > t.flushed {
+		t.flush()
+	}
+	file, size, failure := t.file, t.size, t.failure
+	t.taken = file != nil && failure == nil
+	t.mu.Unlock()
+	if file == nil {
+		data := make([]byte, size)
+		_, err := t.ReadAt(data, 0)
+		return &Recording{Data: data, Size: size}, err
+	}
+	if failure != nil {
+		return nil, failure
+	}
+	return &Recording{Path: file.Name(), Size: size}, nil
+}
+
+// Replay calls emit with the messages of a recording of size bytes, each valid until emit returns.
+func Replay(recording io.ReaderAt, size int64, emit func(status []byte) error) error {
+	r := reader{src: recording}
+	for off := int64(0); off < size; {
+		message, next, err := r.next(off, size)
+		if err != nil {
+			return err
+		}
+		if err := emit(message); err != nil {
+			return err
+		}
+		off = next
+	}
+	return nil
+}
+
+// bytesAt reads from memory.
+type bytesAt []byte
+
+// ReadAt implements io.ReaderAt.
+func (b bytesAt) ReadAt(p []byte, off int64) (int, error) {
+	if off >= int64(len(b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}

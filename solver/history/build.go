@@ -1,0 +1,236 @@
+package history
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/solver/feed"
+)
+
+// errorType is the media type of the details of an error, misspelt for good.
+const errorType = "application/vnd.googeapis.google.rpc.status+proto"
+
+const (
+	// maxRef bounds the names of builds that are recorded.
+	maxRef = 1 << 10
+	// maxShort is the size of the longest blob that is kept beside its record.
+	maxShort = 256 << 10
+)
+
+// Build is a build that is to become a record. Its methods may be called concurrently, but for
+// End, which is the last. A nil Build does nothing.
+type Build struct {
+	store *Store
+	// rec is what is shown of the active build; it is replaced, not changed. Guarded by the store.
+	rec      *Record
+	ended    bool
+	attached []blob
+	trace    *spans
+}
+
+// Begin tells of a build that starts. Ref, Frontend, FrontendAttrs and Exporters of rec are taken
+// as they are, but for credentials. It returns nil if the build cannot be recorded.
+func (s *Store) Begin(rec *Record) *Build {
+	ref := rec.GetRef()
+	if s.table == nil || ref == "" || len(ref) > maxRef {
+		return nil
+	}
+	rec = redacted(rec)
+	rec.CreatedAt = s.timestamp()
+	b := &Build{store: s, rec: rec, trace: &spans{}}
+	// crypto/rand.Read never fails.
+	_, _ = rand.Read(b.trace.id[:])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active[ref] = b
+	s.traces[b.trace.id] = b.trace
+	s.publish(controlpb.BuildHistoryEventType_STARTED, ref)
+	return b
+}
+
+// TraceID is that of the spans that belong to the build.
+func (b *Build) TraceID() trace.TraceID { return b.trace.id }
+
+// Attach has content kept with the record and returns its descriptor. Data must not be changed
+// afterwards.
+func (b *Build) Attach(mediaType string, data []byte, annotations map[string]string) (*controlpb.Descriptor, error) {
+	if b == nil {
+		return nil, errOff
+	}
+	kept, err := b.store.table.keep(data)
+	if err != nil {
+		return nil, err
+	}
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	b.attached = append(b.attached, kept)
+	return &controlpb.Descriptor{
+		MediaType: mediaType, Digest: kept.digest.String(), Size: int64(len(data)), Annotations: annotations,
+	}, nil
+}
+
+// Outcome is what became of a build.
+type Outcome struct {
+	// Err is nil if it succeeded.
+	Err error
+	// Frontend is the one that was asked first.
+	Frontend string
+	// Response is what the exporters and the frontend answered.
+	Response map[string]string
+	// Result is that of a build for one platform or for none, Results those by platform.
+	Result  *controlpb.BuildResultInfo
+	Results map[string]*controlpb.BuildResultInfo
+	// Feed is what the build told. It is closed, and released when all of it is kept.
+	Feed *feed.Feed
+}
+
+// End makes the record of the build. It is there when End returns, unless the output of the build
+// is so long that it is in a file: then it takes the time to read it, and End does not wait.
+func (b *Build) End(o Outcome) {
+	if b == nil {
+		o.Feed.Release()
+		return
+	}
+	s := b.store
+	s.mu.Lock()
+	b.ended = true
+	rec, _ := proto.Clone(b.rec).(*Record)
+	s.mu.Unlock()
+	rec.CompletedAt = s.timestamp()
+	b.fill(rec, o)
+	b.trace.own = ownSpans(b.trace.id, rec, o.Feed.Vertices())
+	recording, err := o.Feed.Record()
+	if err != nil {
+		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the output of a build is not recorded")
+	}
+	if err != nil || recording.Path == "" {
+		b.complete(rec, recording)
+		o.Feed.Release()
+		return
+	}
+	s.ending.Go(func() {
+		b.complete(rec, recording)
+		o.Feed.Release()
+	})
+}
+
+func (b *Build) fill(rec *Record, o Outcome) {
+	if rec.Frontend == "" {
+		rec.Frontend = o.Frontend
+	}
+	rec.ExporterResponse = redactedMap(o.Response)
+	rec.Result, rec.Results = o.Result, o.Results
+	counts := o.Feed.Counts()
+	rec.NumTotalSteps = int32(counts.Total)
+	rec.NumCachedSteps = int32(counts.Cached)
+	rec.NumCompletedSteps = int32(counts.Completed)
+	rec.NumWarnings = int32(counts.Warnings)
+	if o.Err == nil {
+		return
+	}
+	full := status.Proto(o.Err)
+	rec.Error = &spb.Status{Code: full.GetCode(), Message: full.GetMessage()}
+	if len(full.GetDetails()) == 0 {
+		return
+	}
+	data, err := proto.Marshal(full)
+	if err == nil {
+		rec.ExternalError, err = b.Attach(errorType, data, nil)
+	}
+	if err != nil {
+		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the details of an error are not recorded")
+	}
+}
+
+// complete stores the record with the recording, if there is one.
+func (b *Build) complete(rec *Record, recording *feed.Recording) {
+	s := b.store
+	var kept blob
+	var err error
+	if recording != nil {
+		if recording.Path == "" {
+			kept, err = s.table.keep(recording.Data)
+		} else {
+			kept, err = s.table.adopt(recording.Path)
+		}
+		if err != nil {
+			log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the output of a build is not recorded")
+		} else {
+			rec.Logs = &controlpb.Descriptor{MediaType: feed.MediaType, Digest: kept.digest.String(), Size: recording.Size}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rec.Logs != nil {
+		b.attached = append(b.attached, kept)
+	}
+	if _, hidden := s.doomed[rec.GetRef()]; hidden || s.get(rec.GetRef()) != nil {
+		// A client has used its name again.
+		s.giveUp(rec.GetRef())
+		delete(s.doomed, rec.GetRef())
+		s.table.delete(rec.GetRef())
+	}
+	if err := s.table.put(rec, b.attached); err != nil {
+		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("a build is not recorded")
+	}
+	s.finishLater(rec.GetRef(), b.trace)
+	if s.active[rec.GetRef()] == b {
+		delete(s.active, rec.GetRef())
+	}
+	s.publish(controlpb.BuildHistoryEventType_COMPLETE, rec.GetRef())
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// keep makes a blob of bytes. Long ones go to a file.
+func (t *table) keep(data []byte) (blob, error) {
+	dgst := digest.FromBytes(data)
+	if data == nil {
+		data = []byte{}
+	}
+	if len(data) <= maxShort {
+		return blob{dgst, data}, nil
+	}
+	f, err := os.CreateTemp(t.blobDir(), "new-")
+	if err != nil {
+		return blob{}, err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), t.blobPath(dgst))
+	}
+	if err != nil {
+		return blob{}, errors.Join(err, os.Remove(f.Name()))
+	}
+	return blob{digest: dgst}, nil
+}
+
+// adopt makes a blob of a file, which is moved.
+func (t *table) adopt(path string) (blob, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return blob{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return blob{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := f.Sync(); err != nil {
+		return blob{}, err
+	}
+	dgst := digest.NewDigest(digest.Canonical, h)
+	return blob{digest: dgst}, os.Rename(path, t.blobPath(dgst))
+}

@@ -1,0 +1,65 @@
+package history
+
+import (
+	"encoding/json"
+	"maps"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/openbuildkit/buildkit/api/giturl"
+)
+
+// hidden stands where a credential was.
+const hidden = "xxxxx"
+
+// redacted returns a copy of a record without the credentials that options may hold.
+func redacted(rec *Record) *Record {
+	out, _ := proto.Clone(rec).(*Record)
+	out.FrontendAttrs = redactedMap(out.GetFrontendAttrs())
+	if imports, ok := out.GetFrontendAttrs()["cache-imports"]; ok {
+		out.FrontendAttrs["cache-imports"] = redactedCaches(imports)
+	}
+	for _, e := range out.GetExporters() {
+		e.Attrs = redactedMap(e.GetAttrs())
+		redactKeys(e.Attrs)
+	}
+	return out
+}
+
+func redactedMap(m map[string]string) map[string]string {
+	out := maps.Clone(m)
+	for k, v := range out {
+		out[k] = giturl.Redact(v)
+	}
+	return out
+}
+
+// secretKeys are those of options of remote caches and exporters whose values are credentials.
+var secretKeys = []string{"token", "ghtoken", "access_key_id", "secret_access_key", "session_token"}
+
+func redactKeys(attrs map[string]string) {
+	for _, key := range secretKeys {
+		if _, ok := attrs[key]; ok {
+			attrs[key] = hidden
+		}
+	}
+}
+
+// redactedCaches hides the credentials in the list of caches that clients pass to frontends.
+func redactedCaches(text string) string {
+	var caches []struct {
+		Type  string
+		Attrs map[string]string
+	}
+	if json.Unmarshal([]byte(text), &caches) != nil {
+		return hidden
+	}
+	for i := range caches {
+		redactKeys(caches[i].Attrs)
+	}
+	out, err := json.Marshal(caches)
+	if err != nil {
+		return hidden
+	}
+	return string(out)
+}

@@ -1,0 +1,120 @@
+package history_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/require"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
+	"github.com/openbuildkit/buildkit/solver/history"
+)
+
+// span is what readers of a trace look at.
+type span struct {
+	Name                string
+	SpanContext, Parent struct{ TraceID, SpanID string }
+	StartTime, EndTime  time.Time
+	Attributes          []struct {
+		Key   string
+		Value struct {
+			Type  string
+			Value any
+		}
+	}
+	Status   struct{ Code, Description string }
+	Resource []struct{ Key string }
+}
+
+func readSpans(t *testing.T, data []byte) []span {
+	t.Helper()
+	var out []span
+	for dec := json.NewDecoder(bytes.NewReader(data)); ; {
+		var s span
+		err := dec.Decode(&s)
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		require.NoError(t, err)
+		out = append(out, s)
+	}
+}
+
+// A trace has the build, its steps, and what programs in steps have sent.
+func TestATraceIsAddedToARecord(t *testing.T) {
+	s := open(t, history.Config{})
+	told := feed.New("")
+	b := s.Begin(&history.Record{Ref: "r", Frontend: "f"})
+	vertex := digest.FromString("v")
+	done := event.NewScope(told, vertex).Start("[1/1] RUN fail", nil)
+	id := b.TraceID()
+	parent := history.SpanID(vertex)
+	foreign := &tracepb.Span{
+		TraceId: id[:], SpanId: []byte("12345678"), ParentSpanId: parent[:], Name: "compile",
+		StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 1,
+		Attributes: []*commonpb.KeyValue{{Key: "n", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: 7}}}},
+		Status:     &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "bad"},
+	}
+	send := func(spans ...*tracepb.Span) {
+		s.AddSpans([]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: spans}}}})
+	}
+	send(foreign, &tracepb.Span{TraceId: make([]byte, 16), Name: "of no build"}, &tracepb.Span{TraceId: []byte("short")})
+	_ = done(errors.New("no"))
+	told.Close()
+	b.End(history.Outcome{Feed: told, Err: errors.New("no")})
+	require.Nil(t, list(t, s, nil)[0].GetRecord().GetTrace())
+	send(&tracepb.Span{TraceId: id[:], Name: "late"})
+	require.NoError(t, s.Finalize(t.Context(), "r"))
+	require.NoError(t, s.Finalize(t.Context(), "r"), "twice is as good as once")
+	send(&tracepb.Span{TraceId: id[:], Name: "too late"})
+
+	rec := list(t, s, nil)[0].GetRecord()
+	require.EqualValues(t, 1, rec.GetGeneration())
+	require.Equal(t, "application/vnd.buildkit.otlp.json.v0", rec.GetTrace().GetMediaType())
+	spans := readSpans(t, blob(t, s, rec.GetTrace()))
+	require.Len(t, spans, 4)
+	root, step, program := spans[0], spans[1], spans[2]
+	require.Equal(t, "build", root.Name)
+	require.Equal(t, id.String(), root.SpanContext.TraceID)
+	require.Equal(t, "Error", root.Status.Code)
+	require.Equal(t, "[1/1] RUN fail", step.Name)
+	require.Equal(t, root.SpanContext.SpanID, step.Parent.SpanID)
+	require.Equal(t, "no", step.Status.Description)
+	require.Equal(t, "compile", program.Name)
+	require.Equal(t, step.SpanContext.SpanID, program.Parent.SpanID)
+	require.EqualValues(t, 7, program.Attributes[0].Value.Value)
+	require.Equal(t, "bad", program.Status.Description)
+	require.Equal(t, "late", spans[3].Name)
+}
+
+func TestATraceComesByItselfAndWithTheEndOfTheDaemon(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, history.Config{Dir: dir, TraceGrace: time.Nanosecond})
+	l := listen(t, s, nil)
+	build(t, s, &history.Record{Ref: "r"}, "", nil)
+	for e := range l.events {
+		if e.GetRecord().GetTrace() != nil {
+			break
+		}
+	}
+	l.end(t)
+	require.NoError(t, s.Close())
+
+	s = open(t, history.Config{Dir: dir})
+	build(t, s, &history.Record{Ref: "last"}, "", nil)
+	build(t, s, &history.Record{Ref: "gone"}, "", nil)
+	require.NoError(t, s.Delete(t.Context(), "gone"))
+	require.NoError(t, s.Close())
+	s = open(t, history.Config{Dir: dir})
+	events := list(t, s, nil)
+	require.Equal(t, []string{"r", "last"}, refs(events))
+	require.NotNil(t, events[1].GetRecord().GetTrace())
+}
