@@ -41,7 +41,7 @@ func TestGolden(t *testing.T) {
 			archive, err := txtar.ParseFile(file)
 			require.NoError(t, err)
 			given, want := splitArchive(archive)
-			got := runGolden(t, given)
+			got := runGolden(t, given, buildHere)
 			if *update {
 				archive.Files = given
 				for _, name := range expectedParts {
@@ -71,7 +71,15 @@ func splitArchive(a *txtar.Archive) (given []txtar.File, want map[string]string)
 	return given, want
 }
 
-func runGolden(t *testing.T, files []txtar.File) map[string]string {
+// buildFunc runs the frontend for a daemon.
+type buildFunc func(t *testing.T, d *daemon) (*gateway.Result, error)
+
+func buildHere(t *testing.T, d *daemon) (*gateway.Result, error) {
+	t.Helper()
+	return dockerfile.Build(t.Context(), d)
+}
+
+func runGolden(t *testing.T, files []txtar.File, build buildFunc) map[string]string {
 	d := newDaemon("", map[string]string{})
 	delete(d.locals["dockerfile"], "Dockerfile")
 	for _, f := range files {
@@ -94,7 +102,7 @@ func runGolden(t *testing.T, files []txtar.File) map[string]string {
 			d.locals["dockerfile"][f.Name] = text
 		}
 	}
-	res, err := dockerfile.Build(t.Context(), d)
+	res, err := build(t, d)
 	got := map[string]string{}
 	if len(d.warnings) > 0 {
 		got["warnings"] = strings.Join(d.warnings, "\n") + "\n"

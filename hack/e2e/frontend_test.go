@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,12 +12,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/status"
 	bkclient "github.com/openbuildkit/buildkit/client"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
+	bkdockerfile "github.com/openbuildkit/buildkit/frontend/dockerfile"
 	"github.com/openbuildkit/buildkit/hack/harness"
 )
 
@@ -187,3 +192,84 @@ func TestOnlyAllowedRepositoriesAreFrontends(t *testing.T) {
 	require.Contains(t, errorMessage(t, result), "'busybox' is not an allowed gateway source")
 	require.Contains(t, d.Buildctl(t, gatewayArgs("allowed")...).Stderr, "library/allowed:latest: not found", "it is looked for")
 }
+
+// frontendLabels are those of the image of the Dockerfile frontend.
+const frontendLabels = "LABEL moby.buildkit.frontend.network.none=true moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs," +
+	"moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts,moby.buildkit.frontend.gitquerystring"
+
+// The corpus of frontend/dockerfile is held to be the same without a daemon; here are a daemon and a
+// container in between.
+func TestTheDockerfileFrontendIsTheSameWhereverItRuns(t *testing.T) {
+	d, r := startWithRegistry(t, harness.DaemonOptions{})
+	name := pushFrontend(t, d, r, "./cmd/dockerfile-frontend", frontendLabels)
+	c, err := bkclient.New(d.Addr)
+	require.NoError(t, err)
+	defer c.Close()
+
+	for title, test := range map[string]struct {
+		dir  string
+		opts map[string]string
+		err  string
+	}{
+		"an example":  {dir: "../../examples/hello"},
+		"a stage":     {dir: "../../examples/hello", opts: map[string]string{"target": "words"}},
+		"heredocs":    {dir: dockerfile(t, "FROM busybox AS a", "RUN <<E", "echo one >/1", "E", "FROM scratch", "COPY --from=a /1 /", "COPY <<E /2", "two", "E")},
+		"arguments":   {dir: dockerfile(t, "ARG BASE=nosuch", "FROM $BASE", "ARG X", "ENV X=$X", "RUN echo $X >/x"), opts: map[string]string{"build-arg:BASE": "busybox", "build-arg:X": "1"}},
+		"two images":  {dir: dockerfile(t, "FROM scratch", "COPY Dockerfile /"), opts: map[string]string{"platform": "linux/amd64,linux/arm64"}},
+		"a context":   {dir: dockerfile(t, "FROM base", "COPY --from=other Dockerfile /d"), opts: map[string]string{"context:base": "docker-image://busybox", "context:other": "local:context"}},
+		"a mistake":   {dir: dockerfile(t, "FROM busybox", "FROB x"), err: "dockerfile parse error on line 2: unknown instruction: FROB"},
+		"no image":    {dir: dockerfile(t, "FROM nosuch"), err: "docker.io/library/nosuch:latest: not found"},
+		"a failure":   {dir: dockerfile(t, "FROM busybox", "RUN exit 3"), err: "exit code: 3"},
+		"a forbidden": {dir: dockerfile(t, "FROM busybox", "RUN --security=insecure true"), err: "security.insecure is not allowed"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			opt := func(frontend string) bkclient.SolveOpt {
+				attrs := map[string]string{"filename": "Dockerfile", "build-arg:SOURCE_DATE_EPOCH": "1700000000"}
+				maps.Copy(attrs, test.opts)
+				if frontend == "gateway.v0" {
+					attrs["source"] = name
+				}
+				fs, err := fsutil.NewFS(test.dir)
+				require.NoError(t, err)
+				return bkclient.SolveOpt{
+					Frontend: frontend, FrontendAttrs: attrs,
+					LocalMounts: map[string]fsutil.FS{"context": fs, "dockerfile": fs},
+					Exports:     []bkclient.Export{{Type: "oci", Output: func(map[string]string) (io.WriteCloser, error) { return discard{}, nil }}},
+				}
+			}
+			builtin, builtinErr := c.Solve(t.Context(), nil, opt("dockerfile.v0"))
+			asImage, imageErr := c.Solve(t.Context(), nil, opt("gateway.v0"))
+			onClient, clientErr := c.Build(t.Context(), opt(""), "buildkit", bkdockerfile.Build)
+			if test.err != "" {
+				require.ErrorContains(t, builtinErr, test.err)
+				require.EqualError(t, imageErr, builtinErr.Error())
+				require.ErrorContains(t, clientErr, test.err)
+				require.Equal(t, sources(t, builtinErr), sources(t, imageErr))
+				require.Equal(t, sources(t, builtinErr), sources(t, clientErr))
+				return
+			}
+			require.NoError(t, builtinErr)
+			require.NoError(t, imageErr)
+			require.NoError(t, clientErr)
+			const digest = "containerimage.digest"
+			require.NotEmpty(t, builtin.ExporterResponse[digest])
+			require.Equal(t, builtin.ExporterResponse[digest], asImage.ExporterResponse[digest])
+			require.Equal(t, builtin.ExporterResponse[digest], onClient.ExporterResponse[digest])
+		})
+	}
+	d.RequireIdle(t)
+}
+
+// sources returns the lines of files that an error shows.
+func sources(t *testing.T, err error) string {
+	t.Helper()
+	var b strings.Builder
+	require.NoError(t, status.PrintSources(&b, err))
+	return b.String()
+}
+
+// discard is a file that nobody reads.
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+func (discard) Close() error                { return nil }
