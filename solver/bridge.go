@@ -15,6 +15,7 @@ import (
 	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/policy"
+	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
 // bridge is the daemon as one frontend of a job sees it.
@@ -62,27 +63,33 @@ func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	return &gateway.Result{}, nil
 }
 
-// load checks a definition and makes its vertices part of the job.
+// load makes a definition part of the job, as a result of what the frontend was asked.
 func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.Set) (*reference, error) {
-	g, err := graph.Load(def, graph.Opt{
-		Platform:     b.job.solver.platform(),
-		Capabilities: gwserver.CheckLLB,
-		Amend:        b.amend(ctx, policies),
-		Compat:       b.job.req.Compatibility,
-	})
-	if err != nil {
-		return nil, refusal(err)
-	}
-	if err := b.job.admit(g); err != nil {
-		return nil, err
-	}
-	edge, err := b.job.sched.Load(ctx, g)
+	_, edge, err := b.job.load(ctx, def, policies)
 	if err != nil {
 		return nil, err
 	}
 	b.asked.load(edge)
 	b.job.noteDefinition(def, b.asked)
 	return &reference{job: b.job, edge: edge, def: def, asked: b.asked}, nil
+}
+
+// load checks a definition and makes its vertices part of the job.
+func (j *job) load(ctx context.Context, def *pb.Definition, policies *policy.Set) (*graph.Graph, schedule.Edge, error) {
+	g, err := graph.Load(def, graph.Opt{
+		Platform:     j.solver.platform(),
+		Capabilities: gwserver.CheckLLB,
+		Amend:        j.amend(ctx, policies),
+		Compat:       j.req.Compatibility,
+	})
+	if err != nil {
+		return nil, schedule.Edge{}, refusal(err)
+	}
+	if err := j.admit(g); err != nil {
+		return nil, schedule.Edge{}, err
+	}
+	edge, err := j.sched.Load(ctx, g)
+	return g, edge, err
 }
 
 func (b *bridge) frontend(ctx context.Context, req gateway.SolveRequest, policies *policy.Set) (*gateway.Result, error) {

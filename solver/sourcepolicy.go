@@ -81,7 +81,7 @@ func (e *policyError) Unwrap() error { return e.err }
 
 // amend applies policies and grants of the build to the ops of a graph while it is loaded: sources
 // that others take the place of, and devices that it names by an alias.
-func (b *bridge) amend(ctx context.Context, policies *policy.Set) func(*pb.Op, ocispec.Platform) (bool, error) {
+func (j *job) amend(ctx context.Context, policies *policy.Set) func(*pb.Op, ocispec.Platform) (bool, error) {
 	return func(op *pb.Op, platform ocispec.Platform) (bool, error) {
 		switch o := op.Op.(type) {
 		case *pb.Op_Source:
@@ -93,7 +93,7 @@ func (b *bridge) amend(ctx context.Context, policies *policy.Set) func(*pb.Op, o
 			o.Source = out
 			return changed, nil
 		case *pb.Op_Exec:
-			return b.job.resolveAliases(o.Exec.CdiDevices), nil
+			return j.resolveAliases(o.Exec.CdiDevices), nil
 		}
 		return false, nil
 	}

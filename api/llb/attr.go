@@ -71,4 +71,10 @@ const (
 	NoInput int64 = -1
 	// NoOutput is the output of a mount or file action whose result is not kept.
 	NoOutput int64 = -1
+	// LLBBuilder is the only builder of build ops: one that builds definitions.
+	LLBBuilder int64 = -1
 )
+
+// LLBDefinition is the key of the input of a build op that holds the definition, and the name of its
+// file there unless AttrBuildOpFilename says otherwise.
+const LLBDefinition = "buildkit.llb.definition"

@@ -92,9 +92,10 @@ var llbCaps = map[string]support{
 	pb.CapSourcePolicy:        {},
 	pb.CapSourcePolicySession: {},
 
-	pb.CapMergeOp:       {},
-	pb.CapDiffOp:        {},
-	pb.CapPassthroughOp: {},
+	pb.CapMergeOp:               {},
+	pb.CapSourceBuildOpFilename: {},
+	pb.CapDiffOp:                {},
+	pb.CapPassthroughOp:         {},
 
 	pb.CapConstraints:     {},
 	pb.CapPlatform:        {},

@@ -192,7 +192,6 @@ func TestAdvertisedGatewayCapabilitiesAreThoseThatWork(t *testing.T) {
 // An id leaves this list when what it stands for is implemented.
 func TestEveryLLBCapabilityIsAdvertisedOrKnownToBeMissing(t *testing.T) {
 	missing := []string{
-		pb.CapSourceBuildOpFilename,
 		pb.CapExecMetaNetworkProxy,
 		pb.CapCacheGHA, pb.CapCacheS3, pb.CapCacheAzBlob,
 	}

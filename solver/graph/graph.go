@@ -43,7 +43,8 @@ type Vertex struct {
 	Description   map[string]string
 	// Sources say where in the user's files the vertex stands; nil if unknown.
 	Sources []Source
-	// Session is set if the vertex is a local source without a session of its own, or descends
+	// Session is set if the vertex is a local source without a session of its own, or a build op,
+	// whose definition is checked for the build that it is made part of, or descends
 	// from one: builds of different sessions must not share it.
 	Session bool
 	// Compat is the version of behaviour that was asked for, if what the vertex yields has another

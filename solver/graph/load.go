@@ -204,6 +204,7 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 			v.Compat = l.opt.Compat
 		}
 	}
+	v.Session = v.Session || p.op.GetBuild() != nil
 	v.Name = meta.GetDescription()["llb.customname"]
 	if v.Name == "" {
 		v.Name = defaultName(p.op, v.Inputs)

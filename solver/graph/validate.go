@@ -29,9 +29,7 @@ func validate(op *pb.Op) error {
 	case *pb.Op_File:
 		return validateFile(o.File)
 	case *pb.Op_Build:
-		if o.Build == nil {
-			return loadError("invalid nil build op")
-		}
+		return validateBuild(o.Build, len(op.Inputs))
 	case *pb.Op_Merge:
 		return validateMerge(o.Merge, len(op.Inputs))
 	case *pb.Op_Diff:
@@ -127,6 +125,23 @@ func validateMerge(op *pb.MergeOp, inputs int) error {
 
 // isInput tells whether an index is one of so many inputs or stands for the empty tree.
 func isInput(i int64, inputs int) bool { return i == pb.NoInput || i >= 0 && i < int64(inputs) }
+
+func validateBuild(op *pb.BuildOp, inputs int) error {
+	if op == nil {
+		return loadError("invalid nil build op")
+	}
+	if op.Builder != pb.LLBBuilder {
+		return loadError("only LLB builder is currently allowed")
+	}
+	in := op.Inputs[pb.LLBDefinition]
+	if in == nil {
+		return loadError("invalid build op with no input %s", pb.LLBDefinition)
+	}
+	if in.Input < 0 || in.Input >= int64(inputs) {
+		return loadError("invalid build op input index %d", in.Input)
+	}
+	return nil
+}
 
 func validateDiff(op *pb.DiffOp, inputs int) error {
 	if op == nil {

@@ -27,6 +27,7 @@ type Factory struct {
 	worker   *worker.Worker
 	sessions *session.Manager
 	mounts   *cacheMounts
+	nesting  *nesting
 	limits   LogLimits
 	// slots is nil if parallelism is unlimited.
 	slots *semaphore.Weighted
@@ -34,7 +35,7 @@ type Factory struct {
 
 // NewFactory returns the factory of ops that run on w for clients with sessions.
 func NewFactory(w *worker.Worker, sessions *session.Manager, limits LogLimits) *Factory {
-	f := &Factory{worker: w, sessions: sessions, mounts: newCacheMounts(w.Cache), limits: limits}
+	f := &Factory{worker: w, sessions: sessions, mounts: newCacheMounts(w.Cache), nesting: newNesting(), limits: limits}
 	if w.MaxParallelism > 0 {
 		f.slots = semaphore.NewWeighted(int64(w.MaxParallelism))
 	}
@@ -50,6 +51,8 @@ func (f *Factory) New(v *graph.Vertex) (schedule.Op, error) {
 		return &execOp{f: f, v: v, op: o.Exec}, nil
 	case *pb.Op_File:
 		return &fileOp{f: f, v: v, op: o.File}, nil
+	case *pb.Op_Build:
+		return &buildOp{f: f, v: v, op: o.Build}, nil
 	case *pb.Op_Merge:
 		return &mergeOp{f: f, v: v, op: o.Merge}, nil
 	case *pb.Op_Diff:
