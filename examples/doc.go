@@ -4,7 +4,8 @@
 // own.
 //
 // The programs use the Go libraries: llb is a chain of programs that pipe a build to buildctl; frontend
-// is a language of builds of its own, which runs on the side of the client.
+// is a language of builds of its own, which runs on the side of the client or as an image; nested has a
+// step of the build make a definition, which is built then.
 //
 // Folders with a program show the Go library: debug, a frontend on the client's side that looks into a
 // failed step with a process in a container.
