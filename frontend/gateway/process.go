@@ -82,7 +82,8 @@ func (e *executor) newProcess(id string, init *gatewaypb.InitMessage) (*serverPr
 func (p *serverProcess) run(ctr *heldContainer, req client.StartRequest) error {
 	defer p.end()
 	defer context.AfterFunc(ctr.life, p.end)()
-	defer p.stdin.Close()
+	// A process that is to end reads nothing more.
+	context.AfterFunc(p.life, func() { _ = p.stdin.Close() })
 	proc, err := ctr.Start(p.life, req)
 	if err != nil {
 		return err
