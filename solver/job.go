@@ -60,6 +60,8 @@ type job struct {
 	// asked is what the client asked for; provenance says how it wants that told, nil for not.
 	asked      *asked
 	provenance *provenance.Options
+	// made tells how the result was made, once it is known.
+	made map[string]*origin
 	// sbom is how the result is to be scanned, nil for not.
 	sbom *sbomRequest
 	mu   sync.Mutex
@@ -247,10 +249,13 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	j.metadata = res.Metadata
 	j.mu.Unlock()
 	var origins map[string]*origin
-	if j.provenance != nil {
+	if j.provenance != nil || j.recorded != nil {
 		if origins, err = j.origins(res); err != nil {
 			return nil, err
 		}
+		j.mu.Lock()
+		j.made = origins
+		j.mu.Unlock()
 	}
 	if err := j.checkMaterials(origins); err != nil {
 		return nil, err

@@ -14,8 +14,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/solver/history"
+	"github.com/openbuildkit/buildkit/solver/provenance"
 )
 
 // begin tells the history of the build.
@@ -51,13 +53,50 @@ func (j *job) record(resp *Response, err error) {
 	if j.frontend != "" && j.metadata != nil {
 		response[requestedKey] = j.requested()
 	}
-	j.recorded.End(history.Outcome{
+	outcome := history.Outcome{
 		Err:      err,
 		Frontend: j.frontend,
 		Response: response,
 		Result:   j.outputsResult(),
 		Feed:     j.feed,
-	})
+	}
+	if err == nil {
+		j.recordProvenance(&outcome)
+	}
+	j.recorded.End(outcome)
+}
+
+// recordProvenance adds how the result was made, whether that was asked for or not. A record without it
+// is better than none.
+func (j *job) recordProvenance(o *history.Outcome) {
+	for id, made := range j.made {
+		d, err := j.keepProvenance(made)
+		if err != nil {
+			log.L.WithError(err).WithField("ref", j.req.Ref).Warn("the record of a build does not say how the result was made")
+			continue
+		}
+		if len(j.made) > 1 {
+			if o.Results == nil {
+				o.Results = map[string]*controlpb.BuildResultInfo{}
+			}
+			o.Results[id] = &controlpb.BuildResultInfo{Attestations: []*controlpb.Descriptor{d}}
+			continue
+		}
+		if o.Result == nil {
+			o.Result = &controlpb.BuildResultInfo{}
+		}
+		o.Result.Attestations = append(o.Result.Attestations, d)
+	}
+}
+
+// keepProvenance keeps the predicate of a part of the result with the record.
+func (j *job) keepProvenance(made *origin) (*controlpb.Descriptor, error) {
+	opt := provenance.Options{Max: true, Version: provenance.V1}
+	data, err := made.predicate(opt, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return j.recorded.Attach(blob.MediaTypeStatement, data, map[string]string{blob.AnnotationPredicateType: opt.Version.PredicateType()})
 }
 
 // outputsResult describes what the exporters made, by their position; nil if that is nothing that has

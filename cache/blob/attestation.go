@@ -10,4 +10,6 @@ const (
 	ReferenceAttestation = "attestation-manifest"
 
 	AnnotationPredicateType = "in-toto.io/predicate-type"
+	// MediaTypeStatement is that of statements, and of predicates alone where the context is clear.
+	MediaTypeStatement = "application/vnd.in-toto+json"
 )

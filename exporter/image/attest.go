@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	mediaTypeStatement  = "application/vnd.in-toto+json"
 	artifactAttestation = "application/vnd.docker.attestation.manifest.v1+json"
 
 	unknownPlatform = "unknown"
@@ -63,7 +62,7 @@ func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, erro
 		if err != nil {
 			return nil, fmt.Errorf("attestation %q: %w", pr.Name, err)
 		}
-		desc := describe(mediaTypeStatement, data)
+		desc := describe(blob.MediaTypeStatement, data)
 		if err := c.write(ctx, desc, data, nil); err != nil {
 			return nil, err
 		}

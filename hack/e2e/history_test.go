@@ -126,3 +126,34 @@ func TestRecordsOutliveAKilledDaemon(t *testing.T) {
 	require.Zero(t, result.Code, result.Stderr)
 	require.Contains(t, d.MustBuildctl(t, "debug", "histories").Stdout, third)
 }
+
+func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	ref, result := recorded(t, d, dockerfile(t, "FROM busybox", "RUN true"))
+	require.Zero(t, result.Code, result.Stderr)
+	var event struct {
+		Record struct {
+			Result struct {
+				Attestations []struct {
+					Digest      string            `json:"digest"`
+					Annotations map[string]string `json:"annotations"`
+				}
+			}
+		} `json:"record"`
+	}
+	found := false
+	for line := range strings.Lines(d.MustBuildctl(t, "debug", "histories", "--format=json").Stdout) {
+		if strings.Contains(line, ref) {
+			require.NoError(t, json.Unmarshal([]byte(line), &event))
+			found = true
+		}
+	}
+	require.True(t, found)
+	require.Len(t, event.Record.Result.Attestations, 1)
+	att := event.Record.Result.Attestations[0]
+	require.Equal(t, "https://slsa.dev/provenance/v1", att.Annotations["in-toto.io/predicate-type"])
+	predicate := d.MustBuildctl(t, "debug", "get", att.Digest).Stdout
+	require.Contains(t, predicate, `"pkg:docker/busybox@latest?platform=linux%2Famd64"`)
+	require.Contains(t, predicate, `"llbDefinition"`)
+	require.Contains(t, predicate, ref)
+}
