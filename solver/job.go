@@ -250,7 +250,8 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	j.mu.Unlock()
 	var origins map[string]*origin
 	if j.provenance != nil || j.recorded != nil {
-		if origins, err = j.origins(res); err != nil {
+		// A result whose trees have no platforms is fine as long as nothing is made of it.
+		if origins, err = j.origins(res); err != nil && j.provenance != nil {
 			return nil, err
 		}
 		j.mu.Lock()

@@ -20,6 +20,10 @@ func stamps(t *testing.T, d *harness.Daemon) map[string]string {
 		if err != nil {
 			return err
 		}
+		// The record that there was a build is all that is written.
+		if entry.IsDir() && entry.Name() == "history" {
+			return fs.SkipDir
+		}
 		info, err := entry.Info()
 		if err != nil {
 			return err
