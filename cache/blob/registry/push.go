@@ -139,7 +139,15 @@ func (p *push) blobs(ctx context.Context, blobs []ocispec.Descriptor) error {
 
 // blob makes sure that the repository has a blob. It is opened only if it must be sent: it may
 // have to be fetched for that. asked is called after the first answer.
+//
+// Pushes of one blob to one repository wait for each other, and those that come later find it there:
+// some registries lose a blob for a moment while it is sent once more.
 func (p *push) blob(ctx context.Context, desc ocispec.Descriptor, asked func()) error {
+	done, err := p.client.sending.take(ctx, p.name+"@"+desc.Digest.String())
+	if err != nil {
+		return err
+	}
+	defer done()
 	there, err := p.limited(ctx, func() (bool, error) {
 		defer asked()
 		return p.find(ctx, desc)

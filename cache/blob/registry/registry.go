@@ -65,6 +65,8 @@ type Client struct {
 	mu         sync.Mutex
 	transports map[transportKey]*transports
 	limits     map[string]*semaphore.Weighted
+	// sending is held, by repository and digest, by who sends a blob.
+	sending turns
 	// listing is held, by registry, by who changes a list of referrers.
 	listing map[string]*semaphore.Weighted
 	// bench holds mirrors that failed, until they are asked again.
