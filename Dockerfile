@@ -4,8 +4,8 @@
 #
 # The last stage, daemon, is the default; --opt target=rootless gives one for an unprivileged user,
 # target=binaries only the two programs,
-# target=frontend the Dockerfile frontend as an image, and target=sbom-scanner a scanner for bills of
-# materials. How to run it: docs/running/container.md
+# target=frontend the Dockerfile frontend as an image (target=frontend-labs that of the labs channel), and
+# target=sbom-scanner a scanner for bills of materials. How to run it: docs/running/container.md
 
 ARG GO_IMAGE=golang:1.26-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
@@ -37,6 +37,10 @@ LABEL moby.buildkit.frontend.network.none=true \
       moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts,moby.buildkit.frontend.gitquerystring
 COPY --from=build /out/dockerfile-frontend /bin/
 ENTRYPOINT ["/bin/dockerfile-frontend"]
+
+# The same with what is not yet in the stable language.
+FROM frontend AS frontend-labs
+ENTRYPOINT ["/bin/dockerfile-frontend", "--channel=labs"]
 
 # The scanner for bills of materials, for --opt attest:sbom=generator=.
 FROM scratch AS sbom-scanner

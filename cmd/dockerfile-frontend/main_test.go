@@ -67,6 +67,12 @@ func (d *daemon) Return(_ context.Context, req *gatewaypb.ReturnRequest) (*gatew
 // standard error.
 func serve(t *testing.T, program string, d *daemon, env ...string) (string, error) {
 	t.Helper()
+	return serveWith(t, program, nil, d, env...)
+}
+
+// serveWith is serve with arguments.
+func serveWith(t *testing.T, program string, args []string, d *daemon, env ...string) (string, error) {
+	t.Helper()
 	in, toProgram, err := os.Pipe()
 	require.NoError(t, err)
 	fromProgram, out, err := os.Pipe()
@@ -80,7 +86,7 @@ func serve(t *testing.T, program string, d *daemon, env ...string) (string, erro
 	go copyAll(theirs, fromProgram)
 
 	var stderr strings.Builder
-	cmd := exec.CommandContext(t.Context(), program)
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &stderr
 	cmd.Env = env
 	require.NoError(t, cmd.Start())
@@ -114,6 +120,29 @@ func TestAMistakeReachesTheDaemonWithItsLine(t *testing.T) {
 	var lines strings.Builder
 	require.NoError(t, status.PrintSources(&lines, status.FromProto(d.returned.Error)))
 	require.Contains(t, lines.String(), "   2 | >>> FROB x\n")
+}
+
+func TestTheChannelIsThatOfTheLanguage(t *testing.T) {
+	program := build(t)
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"stable":          {nil, "device feature is only supported in Dockerfile frontend 1.14.0-labs or later"},
+		"stable by name":  {[]string{"--channel=stable"}, "device feature is only supported in Dockerfile frontend 1.14.0-labs or later"},
+		"labs":            {[]string{"--channel=labs"}, "RUN --device requires a daemon that gives steps devices"},
+		"another":         {[]string{"--channel=nightly"}, `unknown channel "nightly": it is stable or labs`},
+		"another option":  {[]string{"--chanel=labs"}, "flag provided but not defined: -chanel"},
+		"another word":    {[]string{"labs"}, `unexpected argument "labs"`},
+		"no value at all": {[]string{"--channel"}, "flag needs an argument"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &daemon{dockerfile: "FROM scratch\nRUN --device=vendor.example/gpu use\n"}
+			stderr, err := serveWith(t, program, test.args, d)
+			require.Error(t, err)
+			require.Contains(t, stderr, test.says)
+		})
+	}
 }
 
 // mkfiles returns the contents of the files that a definition makes.

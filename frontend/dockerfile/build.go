@@ -27,12 +27,23 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
 )
 
-// Build builds the Dockerfile that c's options name, for every platform they ask for.
+// Build builds the Dockerfile that c's options name, for every platform they ask for. Its language is
+// that of the stable channel.
 func Build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	return run(ctx, c, false)
+}
+
+// BuildLabs is Build with the language of the labs channel: it has RUN --device, too.
+func BuildLabs(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	return run(ctx, c, true)
+}
+
+func run(ctx context.Context, c gateway.Client, labs bool) (*gateway.Result, error) {
 	opts, err := parseOptions(c.BuildOpts())
 	if err != nil {
 		return nil, err
 	}
+	opts.labs = labs
 	if err := opts.checkCaps(); err != nil {
 		return nil, err
 	}
@@ -238,6 +249,8 @@ func (b *build) lowerOptions(p ocispec.Platform, linter *lint.Linter, tree func(
 		Named:          o.contexts,
 		ResolveMode:    o.resolveMode,
 		MergeOp:        o.mergeOp,
+		Labs:           o.labs,
+		Devices:        o.devices,
 		Scan:           o.sbom != nil,
 		CacheNamespace: o.buildArgs[argCacheNamespace],
 		Process:        o.process,

@@ -17,12 +17,15 @@ import (
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/client/gateway"
+	"github.com/openbuildkit/buildkit/frontend/dockerfile"
 )
 
 // daemon is a gateway client without a daemon: locals are maps, images have a configuration and
 // nothing else, and what is solved is kept.
 type daemon struct {
 	opts gateway.BuildOpts
+	// frontend is what golden tests run.
+	frontend gateway.BuildFunc
 	// locals are files by name of the local and path.
 	locals map[string]map[string]string
 	// images are configurations by reference.
@@ -37,8 +40,9 @@ type daemon struct {
 	warnings []string
 }
 
-func newDaemon(dockerfile string, opts map[string]string) *daemon {
+func newDaemon(file string, opts map[string]string) *daemon {
 	d := &daemon{
+		frontend: dockerfile.Build,
 		opts: gateway.BuildOpts{
 			Opts:      opts,
 			SessionID: "session",
@@ -48,7 +52,7 @@ func newDaemon(dockerfile string, opts map[string]string) *daemon {
 			LLBCaps: map[string]bool{},
 			Caps:    map[string]bool{"gateway.warnings": true},
 		},
-		locals: map[string]map[string]string{"dockerfile": {"Dockerfile": dockerfile}, "context": {}},
+		locals: map[string]map[string]string{"dockerfile": {"Dockerfile": file}, "context": {}},
 		images: map[string]string{
 			"docker.io/library/busybox:latest": `{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":null}}`,
 		},

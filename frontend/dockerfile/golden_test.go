@@ -27,8 +27,8 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected parts of the golden files")
 
 // TestGolden builds the Dockerfiles of testdata. A file is one story: its first line says why.
-// The parts that are given: opts (key=value lines), caps (ids that the daemon has), image/REF (a
-// configuration), Dockerfile and other files of the local "dockerfile", context/FILE. Those that
+// The parts that are given: opts (key=value lines), caps (ids that the daemon has), channel (of the
+// language, "labs" or else the stable one), image/REF (a configuration), Dockerfile and other files of the local "dockerfile", context/FILE. Those that
 // are expected: llb (a summary of the graph), config (of the image), meta (other metadata),
 // warnings, error, text and json (the answer to a subrequest).
 func TestGolden(t *testing.T) {
@@ -76,7 +76,7 @@ type buildFunc func(t *testing.T, d *daemon) (*gateway.Result, error)
 
 func buildHere(t *testing.T, d *daemon) (*gateway.Result, error) {
 	t.Helper()
-	return dockerfile.Build(t.Context(), d)
+	return d.frontend(t.Context(), d)
 }
 
 func runGolden(t *testing.T, files []txtar.File, build buildFunc) map[string]string {
@@ -94,6 +94,9 @@ func runGolden(t *testing.T, files []txtar.File, build buildFunc) map[string]str
 			for _, id := range strings.Fields(text) {
 				d.opts.LLBCaps[id] = true
 			}
+		case f.Name == "channel":
+			require.Equal(t, "labs\n", text)
+			d.frontend = dockerfile.BuildLabs
 		case strings.HasPrefix(f.Name, "image/"):
 			d.images[strings.TrimPrefix(f.Name, "image/")] = text
 		case strings.HasPrefix(f.Name, "context/"):
@@ -243,6 +246,9 @@ func summarizeOp(t *testing.T, b *strings.Builder, op *pb.Op) {
 		}
 		for _, s := range exec.Secretenv {
 			line("secretenv", s)
+		}
+		for _, d := range exec.CdiDevices {
+			line("device", d)
 		}
 	case op.GetFile() != nil:
 		b.WriteString(" file\n")

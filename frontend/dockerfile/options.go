@@ -97,8 +97,10 @@ type options struct {
 	request string
 	cmdline string
 	caps    []string
-	// mergeOp and warnings are what the daemon is able to do.
-	mergeOp, warnings bool
+	// labs allows what is not yet in the stable language.
+	labs bool
+	// mergeOp, devices and warnings are what the daemon is able to do.
+	mergeOp, devices, warnings bool
 }
 
 // parseOptions decodes what the build was asked for.
@@ -118,6 +120,7 @@ func parseOptions(bo gateway.BuildOpts) (*options, error) {
 		request:         raw[optRequest],
 		cmdline:         raw[optCmdline],
 		mergeOp:         bo.LLBCaps[pb.CapMergeOp],
+		devices:         bo.LLBCaps[pb.CapExecMetaCDI],
 		warnings:        bo.Caps["gateway.warnings"],
 	}
 	if raw[optCaps] != "" {

@@ -18,7 +18,6 @@ import (
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend"
-	"github.com/openbuildkit/buildkit/frontend/dockerfile"
 	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
 	"github.com/openbuildkit/buildkit/frontend/image"
 )
@@ -58,7 +57,7 @@ func (c withCaps) BuildOpts() gateway.BuildOpts {
 // buildAs returns the frontend as it runs over a connection to d.
 func buildAs(d *daemon) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return dockerfile.Build(ctx, withCaps{c, d})
+		return d.frontend(ctx, withCaps{c, d})
 	}
 }
 

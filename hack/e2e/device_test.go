@@ -70,3 +70,37 @@ func TestADaemonWithoutDevicesGrantsNone(t *testing.T) {
 	r = solve(t, d, definition).wait(t)
 	require.Contains(t, errorMessage(t, r), `required device "vendor.example/gpu" is not registered`)
 }
+
+func TestADockerfileOfTheLabsChannelGivesStepsDevices(t *testing.T) {
+	t.Parallel()
+	cdi := t.TempDir()
+	write(t, filepath.Join(cdi, "gpu.json"), cdiSpec)
+	d, r := startWithRegistry(t, harness.DaemonOptions{Config: "[cdi]\nspecDirs = [\"" + cdi + "\"]"})
+	labs := pushFrontend(t, d, r, "./cmd/dockerfile-frontend", frontendLabels, `ENTRYPOINT ["/frontend", "--channel=labs"]`)
+	out := filepath.Join(t.TempDir(), "out")
+	build := func(lines ...string) func(...string) harness.Result {
+		dir := dockerfile(t, append([]string{"# syntax=" + labs, "FROM busybox"}, lines...)...)
+		return func(flags ...string) harness.Result {
+			return d.Buildctl(t, harness.DockerfileArgs(dir, append(flags, "--no-cache", toLocal(out))...)...)
+		}
+	}
+	useOne := build("ARG NAME=one", "RUN --device=vendor.example/gpu=$NAME,required test -c /dev/gpu && echo $GPU > /made")
+	requireSucceeded := func(r harness.Result, made string) {
+		t.Helper()
+		require.Zero(t, r.Code, r.Stderr)
+		require.Equal(t, made, read(t, out, "made"))
+	}
+	requireSucceeded(useOne("--allow=device=vendor.example/gpu=one"), "one\n")
+	requireSucceeded(build("RUN --device=anything echo $GPU > /made")(), "free\n")
+	requireSucceeded(build("RUN --device=vendor.example/none echo none $GPU > /made")(), "none\n")
+
+	for want, r := range map[string]harness.Result{
+		"device vendor.example/gpu=one is requested by the build but not allowed": useOne(),
+		`required device "vendor.example/none" is not registered`:                 build("RUN --device=vendor.example/none,required true")(),
+		"device feature is only supported in Dockerfile frontend 1.14.0-labs or later": d.Buildctl(t,
+			harness.DockerfileArgs(dockerfile(t, "FROM busybox", "RUN --device=vendor.example/gpu true"))...),
+	} {
+		require.Equal(t, 1, r.Code, want)
+		require.Contains(t, errorMessage(t, r), want)
+	}
+}

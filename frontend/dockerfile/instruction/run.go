@@ -32,7 +32,8 @@ type Run struct {
 	Mounts []RawMount
 	// Network and Security are one of the constants; empty is the default.
 	Network, Security string
-	Devices           []string
+	// Devices are the values of --device, unexpanded.
+	Devices []string
 }
 
 // Heredocs returns the here-documents of the command.

@@ -68,6 +68,8 @@ type Options struct {
 	ResolveMode llb.ResolveMode
 	// MergeOp makes COPY --link a merge.
 	MergeOp bool
+	// Labs allows what is not yet in the stable language; Devices tells that steps can have devices.
+	Labs, Devices bool
 
 	// Scan notes which trees the build's arguments ask to be scanned besides the result.
 	Scan bool

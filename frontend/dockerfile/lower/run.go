@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -18,8 +19,9 @@ import (
 const scriptDir = "/dev/pipes"
 
 var (
-	errNoCommand = errors.New("RUN requires a command")
-	errDevice    = errors.New("device feature is only supported in Dockerfile frontend 1.14.0-labs or later")
+	errNoCommand   = errors.New("RUN requires a command")
+	errDevice      = errors.New("device feature is only supported in Dockerfile frontend 1.14.0-labs or later")
+	errDeviceNoCap = errors.New("RUN --device requires a daemon that gives steps devices")
 )
 
 // apply sets on a State what every process was told.
@@ -40,9 +42,6 @@ func (p Process) apply(st llb.State) llb.State {
 }
 
 func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
-	if len(run.Devices) > 0 {
-		return errDevice
-	}
 	args, suffix, opts, err := b.command(s, run)
 	if err != nil {
 		return err
@@ -54,8 +53,11 @@ func (b *Build) run(s *stage, c *cmd, run *instruction.Run) error {
 	if err != nil {
 		return err
 	}
-	opts = append(opts, mounts...)
-	opts = append(opts, b.processOptions(s, run)...)
+	devices, err := b.devices(s, run)
+	if err != nil {
+		return err
+	}
+	opts = slices.Concat(opts, mounts, devices, b.processOptions(s, run))
 	env := masked{s.env, secrets}
 	if expanded, err := b.lex.script().Word(suffix, env); err == nil {
 		suffix = expanded
@@ -149,6 +151,28 @@ func (b *Build) processOptions(s *stage, run *instruction.Run) []llb.RunOption {
 		opts = append(opts, llb.Security(pb.SecurityMode_INSECURE))
 	}
 	return opts
+}
+
+// devices returns the devices of a RUN.
+func (b *Build) devices(s *stage, run *instruction.Run) ([]llb.RunOption, error) {
+	switch {
+	case len(run.Devices) == 0:
+		return nil, nil
+	case !b.opt.Labs:
+		return nil, errDevice
+	case !b.opt.Devices:
+		return nil, errDeviceNoCap
+	}
+	expand := func(word string) (string, error) { return b.expand(s, word, run.Node()) }
+	var opts []llb.RunOption
+	for _, value := range run.Devices {
+		d, err := instruction.ParseDevice(value, expand)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, llb.AddCDIDevice(d.Name, !d.Required))
+	}
+	return opts, nil
 }
 
 // mounts returns the mounts of a RUN, and the variables that secrets are in, hidden.
