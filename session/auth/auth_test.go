@@ -21,7 +21,7 @@ import (
 	authpb "github.com/openbuildkit/buildkit/api/session/auth"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/auth"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) {

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

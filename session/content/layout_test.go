@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestALayoutIsReadAndNotChanged(t *testing.T) {

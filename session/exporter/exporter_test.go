@@ -11,7 +11,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/session/exporter"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

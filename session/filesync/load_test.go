@@ -23,7 +23,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/filesync"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 const manyFiles = 20_000

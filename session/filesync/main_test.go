@@ -20,7 +20,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/filesync"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -23,7 +23,7 @@ import (
 	filesyncpb "github.com/openbuildkit/buildkit/api/session/filesync"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/filesync"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 // scripted is a client that does what a test says.

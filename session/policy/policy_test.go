@@ -13,8 +13,8 @@ import (
 	policypb "github.com/openbuildkit/buildkit/api/session/policy"
 	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/api/status"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
 	"github.com/openbuildkit/buildkit/session/policy"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -12,8 +12,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/openbuildkit/buildkit/session"
-	"github.com/openbuildkit/buildkit/session/internal/sessiontest"
 	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -8,8 +8,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/filesync"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/snapshot"
 )
 
@@ -75,42 +74,8 @@ func New(t testing.TB, remove bool, services ...session.Attachable) *Bench {
 			return b.File, nil
 		}},
 	})
-	b.Session = b.join(append(services, target))
+	b.Session = sessiontest.Join(b.t, b.Sessions, nil, append(services, target)...).ID()
 	return b
-}
-
-func (b *Bench) join(services []session.Attachable) string {
-	b.t.Helper()
-	s, err := session.New("")
-	must(b.t, err)
-	for _, svc := range services {
-		s.Allow(svc)
-	}
-	lis, err := net.Listen("unix", filepath.Join(b.t.TempDir(), "s"))
-	must(b.t, err)
-	defer lis.Close()
-	handled, ran := make(chan error, 1), make(chan error, 1)
-	dial := func(_ context.Context, _ string, meta map[string][]string) (net.Conn, error) {
-		client, err := net.Dial("unix", lis.Addr().String())
-		if err != nil {
-			return nil, err
-		}
-		daemon, err := lis.Accept()
-		if err != nil {
-			return nil, err
-		}
-		go func() { handled <- b.Sessions.HandleConn(context.Background(), daemon, meta) }()
-		return client, nil
-	}
-	go func() { ran <- s.Run(context.Background(), dial) }()
-	b.t.Cleanup(func() {
-		_ = s.Close()
-		<-ran
-		<-handled
-	})
-	_, err = b.Sessions.Get(b.t.Context(), s.ID())
-	must(b.t, err)
-	return s.ID()
 }
 
 // Tree makes a tree on parent, filled by fill. It is released when the test ends.

@@ -31,9 +31,9 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	sshsession "github.com/openbuildkit/buildkit/session/ssh"
 	"github.com/openbuildkit/buildkit/worker/source"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 func TestCredentials(t *testing.T) {
@@ -91,8 +91,8 @@ func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
 	s.auth = "right"
 	s.mu.Unlock()
 	b := newBench(t, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "right"}))
-	nobody := sourcetest.Client(t, b.src.cfg.Sessions)
-	liar := sourcetest.Client(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "wrong"}))
+	nobody := sessiontest.Join(t, b.src.cfg.Sessions, nil).ID()
+	liar := sessiontest.Join(t, b.src.cfg.Sessions, nil, secrets.NewProvider(memory{"GIT_AUTH_HEADER": "wrong"})).ID()
 	mine := b.must(s.url("r"), commit, nil)
 	require.Equal(t, mine.key, b.must(s.url("r"), commit, nil).key)
 	for _, session := range []string{nobody, liar} {

@@ -25,10 +25,10 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
 	"github.com/openbuildkit/buildkit/worker/source/imageblob"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 // backend is the program of git that serves repositories over http.
@@ -160,7 +160,7 @@ func newBench(t testing.TB, offers ...session.Attachable) *bench {
 	sessions := session.NewManager()
 	blobs := imageblob.New(imageblob.Config{Cache: m, Registry: registry.New(registry.Config{}), Sessions: sessions})
 	src := New(Config{Cache: m, Sessions: sessions, Blobs: blobs, Dir: filepath.Join(dir, "git jobs"), Environ: os.Environ()})
-	b := &bench{t: t, src: src, dir: dir, session: sourcetest.Client(t, sessions, offers...)}
+	b := &bench{t: t, src: src, dir: dir, session: sessiontest.Join(t, sessions, nil, offers...).ID()}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(src.cfg.Dir)
 		require.NoError(t, err)

@@ -27,8 +27,8 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/worker/source"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 // absent is a remote that nobody can reach.
@@ -155,7 +155,7 @@ func TestABundleIsForThoseWhoMayReadIt(t *testing.T) {
 	require.NoError(t, os.MkdirAll(folder, 0o755))
 	dgst := digest.FromBytes(data)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, dgst.Encoded()), data, 0o600))
-	b.session = sourcetest.Client(t, b.src.cfg.Sessions, sessioncontent.NewProvider(map[string]content.Store{"oci:lay": store}))
+	b.session = sessiontest.Join(t, b.src.cfg.Sessions, nil, sessioncontent.NewProvider(map[string]content.Store{"oci:lay": store})).ID()
 	for _, own := range []attrs{
 		{pb.AttrGitBundle: "oci-layout+blob://lay@" + dgst.String()},
 		{pb.AttrGitBundle: "oci-layout+blob://x@" + dgst.String(), pb.AttrOCIStore: "lay", pb.AttrOCISession: b.session},
@@ -168,7 +168,7 @@ func TestABundleIsForThoseWhoMayReadIt(t *testing.T) {
 	}
 
 	// The remote, of which submodules may come, was not asked about the credentials.
-	b.session = sourcetest.Client(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"GIT_AUTH_TOKEN": "any"}))
+	b.session = sessiontest.Join(t, b.src.cfg.Sessions, nil, secrets.NewProvider(memory{"GIT_AUTH_TOKEN": "any"})).ID()
 	for skip, session := range map[string]bool{"false": true, "true": false} {
 		a[pb.AttrGitSkipSubmodules] = skip
 		require.Equal(t, session, b.must(absent, "main", a).key.Session)

@@ -30,10 +30,10 @@ import (
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/secrets"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/session/upload"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 	"github.com/openbuildkit/buildkit/worker/source/internal/tree"
 )
 
@@ -113,7 +113,7 @@ func newBench(t *testing.T, w *web, offers ...session.Attachable) *bench {
 	if w != nil {
 		cfg.Transport = w.Client().Transport
 	}
-	return &bench{t: t, src: New(cfg), session: sourcetest.Client(t, sessions, offers...)}
+	return &bench{t: t, src: New(cfg), session: sessiontest.Join(t, sessions, nil, offers...).ID()}
 }
 
 func (b *bench) instance(u string, attrs map[string]string, memo *source.Memo) *instance {
@@ -389,8 +389,8 @@ func TestWhatCredentialsOpenedIsForThoseWhoHaveThem(t *testing.T) {
 	})
 	host := strings.Split(w.Listener.Addr().String(), ":")[0]
 	b := newBench(t, w, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "right"}))
-	mine, nobody := b.session, sourcetest.Client(t, b.src.cfg.Sessions)
-	liar := sourcetest.Client(t, b.src.cfg.Sessions, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "wrong"}))
+	mine, nobody := b.session, sessiontest.Join(t, b.src.cfg.Sessions, nil).ID()
+	liar := sessiontest.Join(t, b.src.cfg.Sessions, nil, secrets.NewProvider(memory{"HTTP_AUTH_TOKEN_" + host: "wrong"})).ID()
 	sum := map[string]string{pb.AttrHTTPChecksum: digest.FromString("private").String()}
 	first, err := b.get(w.URL+"/f", sum)
 	require.NoError(t, err)

@@ -30,9 +30,9 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/session"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 func newSource(t *testing.T) *Source {
@@ -141,7 +141,7 @@ func TestABlobOfALayoutIsAFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, dgst.Encoded()), []byte(text), 0o600))
 	wrong := digest.FromString("wrong")
 	require.NoError(t, os.WriteFile(filepath.Join(folder, wrong.Encoded()), []byte("right"), 0o600))
-	id := sourcetest.Client(t, s.cfg.Sessions, sessioncontent.NewProvider(map[string]content.Store{"oci:lay": store}))
+	id := sessiontest.Join(t, s.cfg.Sessions, nil, sessioncontent.NewProvider(map[string]content.Store{"oci:lay": store})).ID()
 	attrs := map[string]string{pb.AttrOCIStore: "lay", pb.AttrHTTPFilename: "f"}
 
 	key, tree, err := s.fetch(t, SchemeLayout, "x@"+dgst.String(), attrs, id)

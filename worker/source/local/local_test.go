@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/openbuildkit/buildkit/cache/checksum"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/filesync"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
@@ -64,31 +64,7 @@ func (b *bench) client(sharedKey string, dirs map[string]string) string {
 	if dirs != nil {
 		s.Allow(filesync.NewProvider(offered))
 	}
-	lis, err := net.Listen("unix", filepath.Join(b.t.TempDir(), "s"))
-	require.NoError(b.t, err)
-	defer lis.Close()
-	handled, ran := make(chan error, 1), make(chan error, 1)
-	dial := func(_ context.Context, _ string, meta map[string][]string) (net.Conn, error) {
-		client, err := net.Dial("unix", lis.Addr().String())
-		if err != nil {
-			return nil, err
-		}
-		daemon, err := lis.Accept()
-		if err != nil {
-			return nil, err
-		}
-		go func() { handled <- b.sessions.HandleConn(context.Background(), daemon, meta) }()
-		return client, nil
-	}
-	go func() { ran <- s.Run(context.Background(), dial) }()
-	b.t.Cleanup(func() {
-		_ = s.Close()
-		<-ran
-		<-handled
-	})
-	_, err = b.sessions.Get(b.t.Context(), s.ID())
-	require.NoError(b.t, err)
-	return s.ID()
+	return sessiontest.Run(b.t, b.sessions, s, nil).ID()
 }
 
 func (b *bench) instance(name string, attrs map[string]string, ids ...string) source.Instance {

@@ -26,9 +26,9 @@ import (
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/session"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
+	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/snapshot"
 	"github.com/openbuildkit/buildkit/worker/source"
-	"github.com/openbuildkit/buildkit/worker/source/internal/sourcetest"
 )
 
 var amd64 = platforms.MustParse("linux/amd64")
@@ -56,7 +56,7 @@ func (b *bench) client(name, dir string) string {
 	b.t.Helper()
 	store, err := local.NewStore(dir)
 	require.NoError(b.t, err)
-	return sourcetest.Client(b.t, b.sessions, sessioncontent.NewProvider(map[string]content.Store{StorePrefix + name: store}))
+	return sessiontest.Join(b.t, b.sessions, nil, sessioncontent.NewProvider(map[string]content.Store{StorePrefix + name: store})).ID()
 }
 
 // imageOf is an image of files, one a layer.
@@ -227,7 +227,7 @@ func TestBadStores(t *testing.T) {
 	file := func(d digest.Digest) string { return filepath.Join(dir, "blobs", "sha256", d.Encoded()) }
 	good := b.client("lay", dir)
 	other := b.client("other", dir)
-	none := sourcetest.Client(t, b.sessions)
+	none := sessiontest.Join(t, b.sessions, nil).ID()
 	absent := digest.FromString("absent")
 	big := digest.FromString("big")
 	require.NoError(t, os.WriteFile(file(big), make([]byte, 5<<20), 0o600))

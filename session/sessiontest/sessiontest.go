@@ -1,5 +1,5 @@
-// Package sessiontest connects the two halves of a session inside a test, for the tests of the
-// packages that hold a service each. Nothing but tests imports it.
+// Package sessiontest connects the two halves of a session inside a test, for the tests of packages
+// that offer a service or call one. Nothing but tests imports it.
 package sessiontest
 
 import (
@@ -28,6 +28,12 @@ func Join(t testing.TB, m *session.Manager, wrap func(net.Conn) net.Conn, servic
 	if err != nil {
 		t.Fatal(err)
 	}
+	return Run(t, m, s, wrap, services...)
+}
+
+// Run is Join of a session that the test has made.
+func Run(t testing.TB, m *session.Manager, s *session.Session, wrap func(net.Conn) net.Conn, services ...session.Attachable) *session.Caller {
+	t.Helper()
 	for _, svc := range services {
 		s.Allow(svc)
 	}
