@@ -189,13 +189,13 @@ func (j *job) capture(used []schedule.Used, resolved []source.Material, platform
 	return c
 }
 
-// predicate states how the part was built. Layers are those of the part in an image and chain the
+// predicate states how the part was built, by a time. Layers are those of the part in an image and chain the
 // records that they are of, lowest first.
-func (o *origin) predicate(opt provenance.Options, chain []string, layers []ocispec.Descriptor) ([]byte, error) {
+func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []string, layers []ocispec.Descriptor) ([]byte, error) {
 	b := &provenance.Build{
 		ID:       o.job.req.Ref,
 		Started:  o.job.started,
-		Finished: time.Now(),
+		Finished: finished,
 		Platform: o.job.solver.platform(),
 		Env:      o.job.solver.cfg.ProvenanceEnv,
 		Capture:  o.capture,
@@ -247,7 +247,7 @@ func (j *job) attest(origins map[string]*origin, out *exporter.Result) {
 		out.Attestations[id] = append(out.Attestations[id], exporter.Attestation{
 			Path: opt.Filename, PredicateType: opt.Version.PredicateType(), Metadata: meta,
 			Content: func(_ context.Context, layers []ocispec.Descriptor) ([]byte, error) {
-				return o.predicate(opt, chain, layers)
+				return o.predicate(opt, time.Now(), chain, layers)
 			},
 		})
 	}

@@ -5,8 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/log"
@@ -36,7 +39,8 @@ func (j *job) begin() {
 	}
 }
 
-// record tells the history what became of the build, whose feed is closed.
+// record tells the history what became of the build, whose feed is closed. What takes time is done after
+// the client has its answer.
 func (j *job) record(resp *Response, err error) {
 	if j.recorded == nil {
 		return
@@ -60,22 +64,23 @@ func (j *job) record(resp *Response, err error) {
 		Result:   j.outputsResult(),
 		Feed:     j.feed,
 	}
-	if err == nil {
-		j.recordProvenance(&outcome)
+	if made := j.made; err == nil && len(made) > 0 {
+		finished := time.Now()
+		outcome.Later = func(o *history.Outcome) { j.recordProvenance(o, made, finished) }
 	}
 	j.recorded.End(outcome)
 }
 
 // recordProvenance adds how the result was made, whether that was asked for or not. A record without it
 // is better than none.
-func (j *job) recordProvenance(o *history.Outcome) {
-	for id, made := range j.made {
-		d, err := j.keepProvenance(made)
+func (j *job) recordProvenance(o *history.Outcome, made map[string]*origin, finished time.Time) {
+	for id, part := range made {
+		d, err := j.keepProvenance(part, finished)
 		if err != nil {
 			log.L.WithError(err).WithField("ref", j.req.Ref).Warn("the record of a build does not say how the result was made")
 			continue
 		}
-		if len(j.made) > 1 {
+		if len(made) > 1 {
 			if o.Results == nil {
 				o.Results = map[string]*controlpb.BuildResultInfo{}
 			}
@@ -89,10 +94,16 @@ func (j *job) recordProvenance(o *history.Outcome) {
 	}
 }
 
-// keepProvenance keeps the predicate of a part of the result with the record.
-func (j *job) keepProvenance(made *origin) (*controlpb.Descriptor, error) {
+// keepProvenance keeps the predicate of a part of the result with the record. A panic is an error: nobody
+// else takes it any more.
+func (j *job) keepProvenance(made *origin, finished time.Time) (d *controlpb.Descriptor, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
 	opt := provenance.Options{Max: true, Version: provenance.V1}
-	data, err := made.predicate(opt, nil, nil)
+	data, err := made.predicate(opt, finished, nil, nil)
 	if err != nil {
 		return nil, err
 	}

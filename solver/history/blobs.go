@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -28,14 +29,29 @@ func (b blobs) Info(ctx context.Context, dgst digest.Digest) (content.Info, erro
 }
 
 // ReaderAt opens a blob. It can be read to its end also if it is deleted meanwhile.
-func (b blobs) ReaderAt(_ context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+func (b blobs) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	missing := fmt.Errorf("content digest %s: %w", desc.Digest, errdefs.ErrNotFound)
 	if b.s.table == nil || desc.Digest.Algorithm() != digest.Canonical {
-		return nil, missing
+		return nil, missing(desc.Digest)
 	}
+	r, err := b.open(desc)
+	if !errors.Is(err, errdefs.ErrNotFound) {
+		return r, err
+	}
+	// A build may have ended whose client knows what is about to be kept of it.
+	if err := b.s.awaitAll(ctx); err != nil {
+		return nil, err
+	}
+	return b.open(desc)
+}
+
+func missing(dgst digest.Digest) error {
+	return fmt.Errorf("content digest %s: %w", dgst, errdefs.ErrNotFound)
+}
+
+func (b blobs) open(desc ocispec.Descriptor) (content.ReaderAt, error) {
 	data, err := b.s.table.short(desc.Digest)
 	if err != nil {
 		return nil, err
@@ -45,7 +61,7 @@ func (b blobs) ReaderAt(_ context.Context, desc ocispec.Descriptor) (content.Rea
 	}
 	f, err := os.Open(b.s.table.blobPath(desc.Digest))
 	if os.IsNotExist(err) {
-		return nil, missing
+		return nil, missing(desc.Digest)
 	}
 	if err != nil {
 		return nil, err

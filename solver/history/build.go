@@ -30,7 +30,7 @@ const (
 )
 
 // Build is a build that is to become a record. Its methods may be called concurrently, but for
-// End, which is the last. A nil Build does nothing.
+// End, after which only Outcome.Later may. A nil Build does nothing.
 type Build struct {
 	store *Store
 	// rec is what is shown of the active build; it is replaced, not changed. Guarded by the store.
@@ -94,10 +94,13 @@ type Outcome struct {
 	Results map[string]*controlpb.BuildResultInfo
 	// Feed is what the build told. It is closed, and released when all of it is kept.
 	Feed *feed.Feed
+	// Later, if it is set, adds what takes time. It is called once, after End has returned.
+	Later func(*Outcome)
 }
 
-// End makes the record of the build. It is there when End returns, unless the output of the build
-// is so long that it is in a file: then it takes the time to read it, and End does not wait.
+// End makes the record of the build, after those of the builds that ended before. It returns at once
+// unless many builds end faster than records are made. Who asks for the record waits for it; Close and
+// Flush do too.
 func (b *Build) End(o Outcome) {
 	if b == nil {
 		o.Feed.Release()
@@ -109,21 +112,30 @@ func (b *Build) End(o Outcome) {
 	rec, _ := proto.Clone(b.rec).(*Record)
 	s.mu.Unlock()
 	rec.CompletedAt = s.timestamp()
+	s.later(func() { b.end(rec, o) })
+}
+
+// end makes the record. If the output of the build is so long that it is in a file, that takes the
+// time to read it, and nobody waits for it but who asks for this record.
+func (b *Build) end(rec *Record, o Outcome) {
+	if o.Later != nil {
+		o.Later(&o)
+	}
 	b.fill(rec, o)
 	b.trace.own = ownSpans(b.trace.id, rec, o.Feed.Vertices())
 	recording, err := o.Feed.Record()
 	if err != nil {
 		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the output of a build is not recorded")
 	}
-	if err != nil || recording.Path == "" {
+	complete := func() {
 		b.complete(rec, recording)
 		o.Feed.Release()
+	}
+	if err != nil || recording.Path == "" {
+		complete()
 		return
 	}
-	s.ending.Go(func() {
-		b.complete(rec, recording)
-		o.Feed.Release()
-	})
+	b.store.ending.Go(complete)
 }
 
 func (b *Build) fill(rec *Record, o Outcome) {

@@ -3,7 +3,8 @@
 //
 // A build is begun with Begin and ended with Build.End; in between it is active. What is kept of it
 // afterwards is a BuildHistoryRecord and blobs: the recording of its progress with all output, its
-// trace, the details of its error, and whatever else was attached to it. Records are
+// trace, the details of its error, and whatever else was attached to it. Records are made after
+// the client has its answer, in the order in which builds end; who asks for them waits for that. They are
 // written to a bbolt file a moment after the build, many in one transaction, so a build never waits
 // for the disk; a crash in that moment loses the newest records. Short blobs are in the same
 // file, long ones are files beside it, each known by its digest and kept as long as a record
@@ -24,6 +25,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,9 +81,12 @@ type Store struct {
 	unfinished map[string]*spans
 	// changed is closed and replaced when an active build becomes a record.
 	changed chan struct{}
-	// ending counts what is being done after builds.
-	ending sync.WaitGroup
-	closed bool
+	// endings are what is to be done after builds, in order. AtEndings tells that somebody does it;
+	// ending waits for that, and for what takes long.
+	endings   []func()
+	atEndings bool
+	ending    sync.WaitGroup
+	closed    bool
 }
 
 // Open opens the history in cfg.Dir, or makes one. Records that have lost their blobs are removed.
@@ -234,6 +239,19 @@ func (s *Store) await(ctx context.Context, ref string) error {
 	}
 }
 
+// awaitAll is await for all builds.
+func (s *Store) awaitAll(ctx context.Context) error {
+	s.mu.Lock()
+	active := slices.Collect(maps.Keys(s.active))
+	s.mu.Unlock()
+	for _, ref := range active {
+		if err := s.await(ctx, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Delete removes a record. Its blobs stay as long as somebody listens to it.
 func (s *Store) Delete(ctx context.Context, ref string) error {
 	if err := s.await(ctx, ref); err != nil {
@@ -288,10 +306,14 @@ func (s *Store) timestamp() *timestamppb.Timestamp { return timestamppb.New(s.cf
 // errOff is what attaching ends with if there is no history.
 var errOff = errors.New("builds are not recorded")
 
-// Flush writes at once what would be written in a moment.
-func (s *Store) Flush() error {
+// Flush makes the records of the builds that have ended and writes at once what would be written in
+// a moment.
+func (s *Store) Flush(ctx context.Context) error {
 	if s.table == nil {
 		return nil
+	}
+	if err := s.awaitAll(ctx); err != nil {
+		return err
 	}
 	return s.table.flush()
 }

@@ -45,7 +45,7 @@ func open(t *testing.T, cfg history.Config) *history.Store {
 	return s
 }
 
-// build records a build that printed text and ended with err.
+// build records a build that printed text and ended with err, and returns when the record is there.
 func build(t *testing.T, s *history.Store, rec *history.Record, text string, err error) {
 	t.Helper()
 	told := feed.New(s.TapeDir())
@@ -54,6 +54,7 @@ func build(t *testing.T, s *history.Store, rec *history.Record, text string, err
 	event.NewScope(told, digest.FromString("v")).Log(event.Stdout, []byte(text))
 	told.Close()
 	b.End(history.Outcome{Feed: told, Err: err})
+	list(t, s, &controlpb.BuildHistoryRequest{Ref: rec.GetRef()})
 }
 
 // list returns what a client is told that does not stay.
@@ -173,10 +174,10 @@ func TestWhatIsAttachedStaysAsLongAsARecordHasIt(t *testing.T) {
 		}
 		require.Equal(t, data, blob(t, s, d))
 		require.NoError(t, s.Delete(t.Context(), "a"))
-		require.NoError(t, s.Flush())
+		require.NoError(t, s.Flush(t.Context()))
 		require.Equal(t, data, blob(t, s, d))
 		require.NoError(t, s.Delete(t.Context(), "b"))
-		require.NoError(t, s.Flush())
+		require.NoError(t, s.Flush(t.Context()))
 		_, err := s.Content().Info(t.Context(), digest.Digest(d.GetDigest()))
 		require.ErrorIs(t, err, errdefs.ErrNotFound)
 	}
@@ -282,14 +283,14 @@ func TestAListenerKeepsTheBlobsOfItsBuild(t *testing.T) {
 	require.NoError(t, s.Delete(t.Context(), "r"))
 	l.next(t, controlpb.BuildHistoryEventType_DELETED, "r")
 	require.Empty(t, list(t, s, nil))
-	require.NoError(t, s.Flush())
+	require.NoError(t, s.Flush(t.Context()))
 	require.NotEmpty(t, blob(t, s, logs))
 	var deleted *history.DeletedError
 	require.ErrorAs(t, s.Listen(t.Context(), &controlpb.BuildHistoryRequest{Ref: "r", EarlyExit: true}, nil), &deleted)
 	var missing *history.NotFoundError
 	require.ErrorAs(t, s.Delete(t.Context(), "r"), &missing)
 	l.end(t)
-	require.NoError(t, s.Flush())
+	require.NoError(t, s.Flush(t.Context()))
 	_, err := s.Content().Info(t.Context(), digest.Digest(logs.GetDigest()))
 	require.ErrorIs(t, err, errdefs.ErrNotFound)
 	require.Empty(t, list(t, s, &controlpb.BuildHistoryRequest{Ref: "r"}))

@@ -44,7 +44,7 @@ func TestTheManifestsOfAnImageAreKeptAndItsLayersAreNot(t *testing.T) {
 	require.Error(t, b.AttachImage(t.Context(), store, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("no"), Size: 1 << 40}))
 	told.Close()
 	b.End(history.Outcome{Feed: told})
-	require.NoError(t, s.Flush())
+	require.NoError(t, s.Flush(t.Context()))
 	for _, d := range []ocispec.Descriptor{index, image, attestation, config, statement} {
 		blob(t, s, &controlpb.Descriptor{Digest: d.Digest.String(), Size: d.Size})
 	}
