@@ -74,13 +74,14 @@ func openFileSync(ctx context.Context, c *session.Caller) (packetStream, error) 
 // receiver returns the options of the engine.
 func (opt ReceiveOpt) receiver() (receiveOpt, error) {
 	out := receiveOpt{
-		differ:   opt.Differ,
-		prev:     opt.PrevState,
-		next:     opt.NextState,
-		mapStat:  opt.Map,
-		hasher:   opt.Hasher,
-		notify:   opt.Notify,
-		progress: opt.Progress,
+		differ:    opt.Differ,
+		prev:      opt.PrevState,
+		strangers: opt.Strangers,
+		next:      opt.NextState,
+		mapStat:   opt.Map,
+		hasher:    opt.Hasher,
+		notify:    opt.Notify,
+		progress:  opt.Progress,
 	}
 	if !opt.MetadataOnly {
 		return out, nil

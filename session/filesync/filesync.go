@@ -80,6 +80,10 @@ type ReceiveOpt struct {
 	// beside the tree and must have removed it from there when Changing returns, so that a
 	// transfer that fails leaves none.
 	PrevState io.Reader
+	// Strangers says that PrevState may tell of the directory of another client. Equal sizes and
+	// times that a program has set are then no sign of equal files, so what has a modification
+	// time of whole milliseconds is asked for.
+	Strangers bool
 	// Changing, if not nil, is called once before the first change of Dest, and not at all if
 	// nothing is changed: then PrevState is as good as NextState. Its error ends the transfer.
 	Changing func() error

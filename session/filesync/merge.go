@@ -133,7 +133,7 @@ func (r *receiver) place(id uint32, st *types.Stat) error {
 	if err != nil {
 		return err
 	}
-	same := old != nil && unchanged(old, st, r.racy)
+	same := old != nil && unchanged(old, st, r.racy, r.opt.strangers)
 	again := r.opt.differ == DiffNone && hasContent(st)
 	if again && parentOf(st.Path) != "" {
 		same = false // writing it would change the time of its directory

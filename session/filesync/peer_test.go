@@ -169,6 +169,29 @@ func TestRacyFilesOfForeignClientsAreAskedForAgain(t *testing.T) {
 	require.Equal(t, "2", string(data))
 }
 
+func TestFilesOfStrangersAreTakenForEqualByTimesThatNobodySets(t *testing.T) {
+	one, two, dst := tmpfs(t), tmpfs(t), tmpfs(t)
+	set := time.Unix(1700000000, 123_000_000)
+	grown := time.Unix(1700000000, 123_456_789)
+	for name, modified := range map[string]time.Time{"set": set, "grown": grown} {
+		for text, dir := range map[string]string{"1": one, "2": two} {
+			p := filepath.Join(dir, name)
+			require.NoError(t, os.WriteFile(p, []byte(text), 0o644))
+			require.NoError(t, os.Chtimes(p, modified, modified))
+		}
+	}
+	var state strings.Builder
+	_, c := sessiontest.Connect(t, foreign(one, ""))
+	receive(t, c, filesync.ReceiveOpt{Dest: dst, NextState: &state})
+	_, c = sessiontest.Connect(t, foreign(two, ""))
+	receive(t, c, filesync.ReceiveOpt{Dest: dst, PrevState: strings.NewReader(state.String()), Strangers: true})
+	for name, want := range map[string]string{"set": "2", "grown": "1"} {
+		data, err := os.ReadFile(filepath.Join(dst, name))
+		require.NoError(t, err)
+		require.Equal(t, want, string(data), name)
+	}
+}
+
 func entry(p string, mode os.FileMode, link string) *types.Packet {
 	return &types.Packet{Type: types.PACKET_STAT, Stat: &types.Stat{Path: p, Mode: uint32(mode), Linkname: link, ModTime: 1}}
 }

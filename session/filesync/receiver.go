@@ -22,7 +22,9 @@ type receiveOpt struct {
 	// merge keeps what the destination has and the sender has not.
 	merge bool
 	prev  io.Reader
-	next  io.Writer
+	// strangers distrusts times that may have been set, see ReceiveOpt.
+	strangers bool
+	next      io.Writer
 	// metadata, if not nil, tells which entries are wanted with their content.
 	metadata func(path string) (bool, error)
 	mapStat  func(string, *types.Stat) bool

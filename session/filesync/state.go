@@ -221,8 +221,8 @@ func (t *diskTree) list(p string) error {
 }
 
 // unchanged reports whether a file of the destination is what st describes. racy is that of a
-// stateReader.
-func unchanged(old *oldEntry, st *types.Stat, racy int64) bool {
+// stateReader, strangers that of ReceiveOpt.
+func unchanged(old *oldEntry, st *types.Stat, racy int64, strangers bool) bool {
 	if old.st == nil {
 		return false
 	}
@@ -234,7 +234,7 @@ func unchanged(old *oldEntry, st *types.Stat, racy int64) bool {
 		return true
 	}
 	if is == nil {
-		return st.ModTime < racy
+		return st.ModTime < racy && (!strangers || st.ModTime%int64(time.Millisecond) != 0)
 	}
 	return len(is) > 0 && bytes.Equal(was, is)
 }

@@ -59,13 +59,11 @@ func (i *instance) Fetch(ctx context.Context) (*cache.Ref, error) {
 	return ref, err
 }
 
-// index is what a tree for this client is found by.
+// index is what a tree for this client is found by. Clients without a shared key share one tree, or
+// each of their builds would leave one behind that no other can use; see transfer for what is
+// believed of it.
 func (i *instance) index(c *session.Caller) string {
-	owner := "key " + c.SharedKey()
-	if c.SharedKey() == "" {
-		owner = "session " + c.ID()
-	}
-	index := fmt.Sprintf("%q:%q:%q", i.id.Name, i.id.SharedKeyHint, owner)
+	index := fmt.Sprintf("%q:%q:%q", i.id.Name, i.id.SharedKeyHint, "key "+c.SharedKey())
 	if i.id.MetadataOnly {
 		index += ":metadata"
 	}
@@ -167,6 +165,7 @@ func (t *tree) transfer(ctx context.Context, c *session.Caller, prev []byte, l *
 		Changing:  func() error { return t.begin(ctx) },
 		Differ:    t.id.Differ,
 		NextState: &state,
+		Strangers: c.SharedKey() == "",
 
 		MetadataOnly:       t.id.MetadataOnly,
 		MetadataOnlyExcept: t.id.MetadataExcept,

@@ -203,6 +203,19 @@ func TestUnchangedFilesAreNotSentAgain(t *testing.T) {
 	require.Len(t, b.locals(), 4)
 }
 
+func TestClientsWithoutASharedKeyLeaveOneTree(t *testing.T) {
+	b := newBench(t)
+	set := time.Unix(1700000000, 0)
+	for _, text := range []string{"1", "2", "3"} {
+		dir := t.TempDir()
+		write(t, dir, map[string]string{"a": text})
+		require.NoError(t, os.Chtimes(dir+"/a", set, set))
+		files, _ := b.receive("context", nil, b.client("", map[string]string{"context": dir}))
+		require.Equal(t, []string{"a=" + text}, files)
+	}
+	require.Len(t, b.locals(), 1)
+}
+
 func TestAnUnchangedTreeIsTheSameRecord(t *testing.T) {
 	b := newBench(t)
 	dir := t.TempDir()
