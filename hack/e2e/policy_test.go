@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -205,6 +206,61 @@ func TestAClientDecidesOnSourcesWhileItBuilds(t *testing.T) {
 		_, err := c.Solve(t.Context(), marshal(t, llb.Image("busybox")), opt)
 		require.ErrorContains(t, err, "no active session for nobody")
 	})
+}
+
+func TestAClientDecidesOnAnImageByWhatIsSaidOfIt(t *testing.T) {
+	t.Parallel()
+	const predicate = "https://slsa.dev/provenance/v1"
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	made := dockerfile(t, "FROM busybox", "COPY Dockerfile /made")
+	d.MustBuildctl(t, harness.DockerfileArgs(made, "--opt=attest:provenance=version=v1",
+		"--output=type=image,name="+registry.Host+"/library/attested:latest,push=true")...)
+	c, err := buildkit.New(d.Addr)
+	require.NoError(t, err)
+	defer c.Close()
+
+	// said returns what the client was told of a base image when it had asked.
+	said := func(base string) (told *gatewaypb.AttestationChain) {
+		t.Helper()
+		_, err := c.Solve(t.Context(), nil, buildkit.SolveOpt{
+			Frontend: "dockerfile.v0", LocalMounts: fsOf(t, dockerfile(t, "FROM "+base, "COPY Dockerfile /made")),
+			CheckSource: func(_ context.Context, req *policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error) {
+				source := req.GetSource().GetSource()
+				if !strings.HasPrefix(source.GetIdentifier(), "docker-image://") {
+					return policy.Allow(), nil
+				}
+				if told = req.GetSource().GetImage().GetAttestationChain(); told != nil {
+					return policy.Allow(), nil
+				}
+				return &policypb.CheckPolicyResponse{Result: &policypb.CheckPolicyResponse_Request{
+					Request: &gatewaypb.ResolveSourceMetaRequest{
+						Source: source, Image: &gatewaypb.ResolveSourceImageRequest{AttestationChain: true, ResolveAttestations: []string{predicate}},
+					},
+				}}, nil
+			},
+		})
+		require.NoError(t, err)
+		return told
+	}
+
+	chain := said("attested")
+	require.NotEmpty(t, chain.GetAttestationManifest())
+	var statements []*gatewaypb.Blob
+	for _, b := range chain.GetBlobs() {
+		if b.GetDescriptor_().GetAnnotations()["in-toto.io/predicate-type"] == predicate {
+			statements = append(statements, b)
+		}
+	}
+	require.Len(t, statements, 1)
+	var stated struct {
+		PredicateType string
+		Subject       []struct{ Digest map[string]string }
+	}
+	require.NoError(t, json.Unmarshal(statements[0].GetData(), &stated))
+	require.Equal(t, predicate, stated.PredicateType)
+	require.Equal(t, chain.GetImageManifest(), "sha256:"+stated.Subject[0].Digest["sha256"])
+
+	require.Empty(t, said("busybox").GetAttestationManifest())
 }
 
 // fsOf returns what a build of the Dockerfile in dir reads.

@@ -3,12 +3,14 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -18,9 +20,10 @@ import (
 const maxReferrers = 16 << 20
 
 // Referrers returns the manifests in the repository whose subject is dgst, of the given artifact
-// types or of any if there are none; empty if nothing refers to it. A registry without the
-// referrers API is asked for the index that clients then keep under the tag of the digest. Nothing
-// says that what it returns is true: the caller fetches it and looks at its subject.
+// types or of any if there are none; empty if nothing refers to it. The first of the mirrors and the
+// registry that has any is believed. One without the referrers API is asked for the index that clients
+// then keep under the tag of the digest. Nothing says that what it returns is true: the caller fetches
+// it and looks at its subject.
 func (r *Repository) Referrers(ctx context.Context, dgst digest.Digest, artifactTypes ...string) ([]ocispec.Descriptor, error) {
 	found, err := r.referrers(ctx, dgst, artifactTypes)
 	if err != nil {
@@ -38,21 +41,22 @@ func (r *Repository) referrers(ctx context.Context, dgst digest.Digest, artifact
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, documentTime, errDocumentTime)
 	defer cancel()
-	hosts, err := r.hosts()
-	if err != nil {
-		return nil, err
-	}
-	l := lister{client: r.client, host: hosts[len(hosts)-1], path: reference.Path(r.ref), scope: pullScope}
-	found, known, err := l.api(ctx, dgst, artifactTypes)
-	if err != nil || known {
+	found, err := try(ctx, r, func(h *host) ([]ocispec.Descriptor, error) {
+		l := lister{client: r.client, host: h, path: reference.Path(r.ref), scope: pullScope}
+		found, err := l.list(ctx, dgst, artifactTypes)
+		if err == nil && len(found) == 0 {
+			// A mirror need not have what refers to what it mirrors.
+			err = errNoReferrers
+		}
 		return found, err
+	})
+	if errors.Is(err, errNoReferrers) {
+		return nil, nil
 	}
-	index, err := l.tagged(ctx, referrersTag(dgst))
-	if err != nil || index == nil {
-		return nil, err
-	}
-	return index.Manifests, nil
+	return found, err
 }
+
+var errNoReferrers = fmt.Errorf("nothing refers to it: %w", errdefs.ErrNotFound)
 
 // lister reads the lists of referrers of a repository at a host.
 type lister struct {
@@ -67,6 +71,19 @@ func (l *lister) get(ctx context.Context, u *url.URL) (*answer, error) {
 		// Some say that there is nothing where there is something that was not asked for.
 		method: http.MethodGet, url: u, header: http.Header{"Accept": {ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest}},
 	})
+}
+
+// list returns what refers to dgst.
+func (l *lister) list(ctx context.Context, dgst digest.Digest, artifactTypes []string) ([]ocispec.Descriptor, error) {
+	found, known, err := l.api(ctx, dgst, artifactTypes)
+	if err != nil || known {
+		return found, err
+	}
+	index, err := l.tagged(ctx, referrersTag(dgst))
+	if err != nil || index == nil {
+		return nil, err
+	}
+	return index.Manifests, nil
 }
 
 // api asks for what refers to dgst, page by page; it is not known where the registry does not have

@@ -132,6 +132,42 @@ func TestReferrers(t *testing.T) {
 	})
 }
 
+func TestReferrersAreLookedForAtMirrors(t *testing.T) {
+	cs := newContent(t)
+	image := cs.image(1)
+	artifact := cs.artifact(image, "application/a")
+	listing, empty := listingRegistry(t), registrytest.Start(t, registrytest.Options{}).Addr
+	for _, desc := range []ocispec.Descriptor{image, artifact} {
+		require.NoError(t, registry.New(registry.Config{}).Repository(parse(t, listing+"/x/y:1"), nil).Push(t.Context(), desc, cs, event.Scope{}))
+	}
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	t.Cleanup(failing.Close)
+	for _, tc := range []struct {
+		name, origin, mirror string
+		found                int
+		err                  string
+	}{
+		{"a mirror has them", "localhost:1", listing, 1, ""},
+		{"the registry has them", listing, empty, 1, ""},
+		{"the mirror does not answer", listing, "localhost:1", 1, ""},
+		{"nobody has any", empty, empty, 0, ""},
+		{"the mirror has none and the registry does not answer", "localhost:1", empty, 0, ""},
+		{"nobody answers", "localhost:1", "localhost:2", 0, "referrers of"},
+		{"the mirror has none and the registry does not tell", strings.TrimPrefix(failing.URL, "http://"), empty, 0, "403 Forbidden"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := registry.New(registry.Config{Hosts: map[string]registry.HostConfig{tc.origin: {Mirrors: []string{tc.mirror}}}})
+			found, err := c.Repository(parse(t, tc.origin+"/x/y:1"), nil).Referrers(t.Context(), image.Digest)
+			if tc.err != "" {
+				require.ErrorContains(t, err, tc.err)
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, found, tc.found)
+		})
+	}
+}
+
 // Each page has one entry and breaks off once, before the whole of it is sent.
 func TestReferrersComeInPages(t *testing.T) {
 	const pages = 3
