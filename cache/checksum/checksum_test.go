@@ -165,6 +165,12 @@ func TestWildcardsMatchNames(t *testing.T) {
 		write(t, dir, "a/three.txt", "3")
 	})
 	require.NotEqual(t, all, l.digest(more, "/a/*.txt", checksum.Opt{Wildcard: true}))
+	linked := l.tree(func(dir string) {
+		sample(t)(dir)
+		require.NoError(t, os.Symlink("a", filepath.Join(dir, "z")))
+	})
+	require.Equal(t, l.digest(ref, "/*/one.txt", checksum.Opt{Wildcard: true}), l.digest(linked, "/*/one.txt", checksum.Opt{Wildcard: true}))
+	require.NotEqual(t, l.digest(ref, "/none*", checksum.Opt{Wildcard: true}), l.digest(linked, "/z/*.txt", checksum.Opt{Wildcard: true}))
 	l.digest(ref, "/none*", checksum.Opt{Wildcard: true})
 	_, err := l.c.Digest(t.Context(), ref, "/[", checksum.Opt{Wildcard: true}, cache.Access{})
 	require.Error(t, err)

@@ -442,33 +442,37 @@ func (f *filter) walk(ctx context.Context, p string, inc, exc patternmatcher.Mat
 	return kept, nil
 }
 
-// glob returns the paths that match a pattern, sorted. Links in the path are followed.
+// glob returns the paths that match a pattern, sorted. Links that the pattern names are followed,
+// those that a wildcard matches are not.
 func (v *view) glob(ctx context.Context, pattern string) ([]string, error) {
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
 	found := []string{""}
+	follow := true
 	for _, elem := range strings.Split(clean(pattern), "/") {
 		if elem == "" {
 			continue
 		}
 		var next []string
 		for _, p := range found {
-			more, err := v.match(ctx, p, elem)
+			more, err := v.match(ctx, p, elem, follow)
 			if err != nil {
 				return nil, err
 			}
 			next = append(next, more...)
 		}
 		found = next
+		follow = follow && !strings.ContainsAny(elem, `*?[`)
 	}
 	slices.Sort(found)
 	return found, nil
 }
 
-// match returns the entries of a directory whose name matches elem.
-func (v *view) match(ctx context.Context, dir, elem string) ([]string, error) {
-	at, err := v.resolve(ctx, dir, true)
+// match returns the entries of a directory whose name matches elem; none if dir is a link that is
+// not to be followed.
+func (v *view) match(ctx context.Context, dir, elem string, follow bool) ([]string, error) {
+	at, err := v.resolve(ctx, dir, follow)
 	var nf *NotFoundError
 	if errors.As(err, &nf) {
 		return nil, nil

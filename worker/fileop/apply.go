@@ -99,16 +99,56 @@ func stamped(perm uint32, owner *Owner, timestamp int64) beneath.Mkdir {
 	}
 }
 
-func mkdir(a *pb.FileActionMkDir, root *beneath.Root, owner *Owner) error {
-	perm := uint32(a.Mode) & 0o7777
-	if a.MakeParents {
-		dir, _, err := root.MkdirAll(a.Path, stamped(perm, owner, a.Timestamp))
+// made are paths of directories that an action has made, parents first.
+type made []string
+
+// with returns a Mkdir that makes a directory with mk and takes note of it.
+func (m *made) with(mk beneath.Mkdir) beneath.Mkdir {
+	return func(parent *os.File, name, p string) error {
+		err := mk(parent, name, p)
+		if err == nil {
+			*m = append(*m, p)
+		}
+		return err
+	}
+}
+
+// restamp sets the time of the directories once more, where one is given: what was put into them
+// has changed it.
+func (m made) restamp(root *beneath.Root, timestamp int64) error {
+	if timestamp < 0 {
+		return nil
+	}
+	for _, p := range slices.Backward(m) {
+		dir, name, err := root.Parent(p)
 		if err != nil {
 			return err
 		}
-		return dir.Close()
+		err = setTime(dir, name, timestamp)
+		dir.Close()
+		if err != nil {
+			return err
+		}
 	}
-	dir, name, err := root.Parent(a.Path)
+	return nil
+}
+
+func mkdir(a *pb.FileActionMkDir, root *beneath.Root, owner *Owner) error {
+	perm := uint32(a.Mode) & 0o7777
+	if a.MakeParents {
+		var m made
+		dir, _, err := root.MkdirAll(a.Path, m.with(stamped(perm, owner, a.Timestamp)))
+		if err != nil {
+			return err
+		}
+		dir.Close()
+		return m.restamp(root, a.Timestamp)
+	}
+	p, err := root.Resolve(a.Path)
+	if err != nil {
+		return err
+	}
+	dir, name, err := root.Parent(p)
 	if err != nil {
 		return err
 	}
@@ -217,10 +257,11 @@ func rmPath(root *beneath.Root, p string, allowNotFound bool) error {
 	return nil
 }
 
-// glob returns the paths that match a pattern, sorted. Links in front of the last element are
-// followed; what a link leads to outside is inside.
+// glob returns the paths that match a pattern, sorted. Links that the pattern names are followed,
+// those that a wildcard matches are not; what a link leads to outside is inside.
 func glob(root *beneath.Root, pattern string) ([]string, error) {
 	found := []string{"/"}
+	nofollow := 0
 	for elem := range strings.SplitSeq(beneath.Clean(pattern), "/") {
 		if elem == "" {
 			continue
@@ -230,7 +271,7 @@ func glob(root *beneath.Root, pattern string) ([]string, error) {
 		}
 		var next []string
 		for _, dir := range found {
-			names, err := list(root, dir, elem)
+			names, err := list(root, dir, elem, nofollow)
 			if err != nil {
 				return nil, err
 			}
@@ -239,13 +280,16 @@ func glob(root *beneath.Root, pattern string) ([]string, error) {
 			}
 		}
 		found = next
+		if isPattern(elem) {
+			nofollow = unix.O_NOFOLLOW
+		}
 	}
 	return found, nil
 }
 
 // list returns the names in dir that match elem, sorted; none if dir is no directory.
-func list(root *beneath.Root, dir, elem string) ([]string, error) {
-	f, err := root.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func list(root *beneath.Root, dir, elem string, nofollow int) ([]string, error) {
+	f, err := root.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|nofollow, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			return nil, nil

@@ -50,7 +50,7 @@ func copyAction(ctx context.Context, a *pb.FileActionCopy, dst *beneath.Root, tr
 			return err
 		}
 	}
-	return nil
+	return c.made.restamp(dst, a.Timestamp)
 }
 
 // copier copies for one action.
@@ -66,6 +66,7 @@ type copier struct {
 	include, exclude *patternmatcher.PatternMatcher
 	// links are the files with several names that were copied, by what they are in the source.
 	links map[inode]string
+	made  made
 }
 
 type inode struct{ dev, ino uint64 }
@@ -193,21 +194,22 @@ func isDirPath(p string) bool {
 	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "." || p == ""
 }
 
-// makeParents makes the directory that the copies go into, where the action asks for it.
+// makeParents makes the directory that the copies go into. Unless the action asks for all of its
+// parents, only the last element of the destination may be missing.
 func (c *copier) makeParents() error {
 	dir := beneath.Clean(c.a.Dest)
+	if !c.a.CreateDestPath {
+		h, err := c.dst.Handle(path.Dir(dir), false)
+		if err != nil {
+			return fmt.Errorf("failed to stat %s: %w", c.a.Dest, lstatError(err))
+		}
+		h.Close()
+	}
 	if !isDirPath(c.a.Dest) {
 		dir = path.Dir(dir)
 	}
-	if !c.a.CreateDestPath {
-		h, err := c.dst.Handle(dir, false)
-		if err != nil {
-			return fmt.Errorf("failed to stat %s: %w", dir, err)
-		}
-		return h.Close()
-	}
 	// Parents of a directory that only contents are copied into get what the source has.
-	h, _, err := c.dst.MkdirAll(dir, stamped(unixPerm(c.madePerm(0o755)), c.owner, c.a.Timestamp))
+	h, _, err := c.dst.MkdirAll(dir, c.made.with(stamped(unixPerm(c.madePerm(0o755)), c.owner, c.a.Timestamp)))
 	if err != nil {
 		return err
 	}
@@ -299,18 +301,14 @@ func lstatError(err error) error {
 	return err
 }
 
-// target returns the path that a source is copied to: below the destination if that is a
-// directory, or can only be one, and the source is not merely a directory's contents.
+// target returns the path that a source is copied to, without links: below the destination if that
+// is a directory, or can only be one, and the source is not merely a directory's contents.
 func (c *copier) target(src string, from *place) (string, error) {
-	dest := beneath.Clean(c.a.Dest)
-	if from.isDir() && c.a.DirCopyContents {
-		resolved, err := c.real(c.dst, dest)
-		if errors.Is(err, unix.ENOENT) {
-			return dest, nil
-		}
-		return resolved, err
+	dest, err := c.dst.Resolve(c.a.Dest)
+	if err != nil || from.isDir() && (c.a.DirCopyContents || strings.HasSuffix(src, "/.")) {
+		return dest, err
 	}
-	h, err := c.dst.Handle(dest, false)
+	h, err := c.dst.Handle(dest, true)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		if !isDirPath(c.a.Dest) {

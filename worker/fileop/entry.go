@@ -92,7 +92,7 @@ func (c *copier) entry(from, to *place, rel string, d depth, inc, exc patternmat
 	if err != nil {
 		return true, err
 	}
-	return true, c.finish(from, to, c.perm(from, d))
+	return true, c.finish(from, to, c.perm(from))
 }
 
 func (c *copier) wanted(rel string, inc, exc patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, patternmatcher.MatchInfo, error) {
@@ -255,17 +255,25 @@ func (c *copier) special(from, to *place) error {
 	return nil
 }
 
-// perm returns the permissions of the copy of an entry. A directory that only contents are copied
-// of is made for them and not a copy itself.
-func (c *copier) perm(from *place, d depth) fs.FileMode {
+// perm returns the permissions of the copy of an entry.
+func (c *copier) perm(from *place) fs.FileMode {
 	perm := fileMode(from.st.Mode)
-	switch {
-	case d == top && from.isDir() && c.a.DirCopyContents:
-		return c.madePerm(perm)
-	case c.mode == nil:
+	if c.mode == nil {
 		return perm
 	}
 	return c.mode(perm | dirBit(from))
+}
+
+// finishTarget finishes the directory that was made for the contents of another: it is no copy of
+// that and has nothing of it but the time.
+func (c *copier) finishTarget(from, to *place) error {
+	if err := stamp(to.dir, to.name, c.owner, -1); err != nil {
+		return err
+	}
+	if err := unix.Fchmodat(to.fd(), to.name, unixPerm(c.madePerm(0o755)), 0); err != nil {
+		return to.err("chmod", err)
+	}
+	return c.finishTime(from, to)
 }
 
 // finish gives a copy the owner, mode, attributes and time that it should have, in the order in
@@ -401,7 +409,10 @@ func (c *copier) directory(from, to *place, rel string, d depth, kept bool, inc,
 	case d == top && !m.made:
 		return kept, c.finishTime(from, to)
 	}
-	return kept, c.finish(from, to, c.perm(from, d))
+	if d == top && c.a.DirCopyContents {
+		return kept, c.finishTarget(from, to)
+	}
+	return kept, c.finish(from, to, c.perm(from))
 }
 
 // any tells whether an entry or anything below it is wanted.

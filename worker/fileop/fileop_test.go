@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,7 +103,13 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "a file into a directory that is there", src: "a.txt", dest: "/dir", into: []string{"dir/"}, want: []string{"dir/a.txt=A"}},
 		{name: "a file through a link to a directory", src: "a.txt", dest: "/l", into: []string{"dir/", "l->/dir"}, want: []string{"dir/a.txt=A", "l->/dir"}},
 		{name: "a file over a file", src: "a.txt", dest: "/f", into: []string{"f=old"}, want: []string{"f=A"}},
-		{name: "a file over a link replaces the link", src: "a.txt", dest: "/l", into: []string{"f=old", "l->f"}, want: []string{"f=old", "l=A"}},
+		{name: "a file over a link to a file", src: "a.txt", dest: "/l", into: []string{"f=old", "l->f"}, want: []string{"f=A", "l->f"}},
+		{name: "a file over a link to a file, replacing", src: "a.txt", dest: "/l", into: []string{"f=old", "l->f"}, opt: func(c *pb.FileActionCopy) { c.AlwaysReplaceExistingDestPaths = true }, want: []string{"f=A", "l->f"}},
+		{name: "a file through a link to nothing", src: "a.txt", dest: "/l", into: []string{"l->../no"}, want: []string{"l->../no", "no=A"}},
+		{name: "a nested file over a link replaces the link", src: "d", dest: "/", into: []string{"f=old", "x->f"}, want: []string{"f=old", "sub/y=Y", "x=X"}},
+		{name: "contents through a link to nothing", src: "d", dest: "/l", into: []string{"l->/no"}, want: []string{"l->/no", "no/sub/y=Y", "no/x=X"}},
+		{name: "a file through links without end", src: "a.txt", dest: "/l", into: []string{"l->l"}, err: "too many levels of symbolic links"},
+		{name: "a directory that ends with a dot", src: "d/.", dest: "/dir", into: []string{"dir/"}, opt: func(c *pb.FileActionCopy) { c.DirCopyContents = false }, want: []string{"dir/sub/y=Y", "dir/x=X"}},
 		{name: "the contents of a directory", src: "d", dest: "/to", want: []string{"to/sub/y=Y", "to/x=X"}},
 		{name: "the contents of a directory through a link", src: "d", dest: "/l", into: []string{"dir/old=o", "l->dir"}, want: []string{"dir/old=o", "dir/sub/y=Y", "dir/x=X", "l->dir"}},
 		{name: "a directory itself", src: "d", dest: "/to/", opt: func(c *pb.FileActionCopy) { c.DirCopyContents = false }, want: []string{"to/d/sub/y=Y", "to/d/x=X"}},
@@ -125,7 +132,11 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "a missing file", src: "no", dest: "/x", opt: func(c *pb.FileActionCopy) { c.AllowWildcard = false }, err: "lstat /no: no such file or directory"},
 		{name: "a missing file, where a pattern may match nothing", src: "no", dest: "/x", err: "lstat /no: no such file or directory"},
 		{name: "a missing file with an escape", src: `n\*`, dest: "/x", err: "not found"},
-		{name: "no parents", src: "a.txt", dest: "/no/x", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, err: "failed to stat /no"},
+		{name: "files of directories that a pattern matches, not of links", src: "*/x", dest: "/to/", want: []string{"to/x=X"}},
+		{name: "files of links that no pattern matches", src: "dlink/x*", dest: "/to/", want: []string{"to/x=X"}},
+		{name: "one new directory", src: "a.txt", dest: "/new/", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, want: []string{"new/a.txt=A"}},
+		{name: "two new directories", src: "a.txt", dest: "/no/new/", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, err: "failed to stat /no/new/: lstat /no: no such file or directory"},
+		{name: "no parents", src: "a.txt", dest: "/no/x", opt: func(c *pb.FileActionCopy) { c.CreateDestPath = false }, err: "failed to stat /no/x: lstat /no: no such file or directory"},
 		{name: "outside", src: "../../../../etc/passwd", dest: "/x", opt: func(c *pb.FileActionCopy) { c.AllowWildcard = false }, err: "lstat /etc/passwd: no such file or directory"},
 		{name: "what is required", src: "/d", dest: "/to", opt: func(c *pb.FileActionCopy) { c.RequiredPaths = []string{"/d/s*/y"} }, want: []string{"to/sub/y=Y", "to/x=X"}},
 		{name: "what is required and missing", src: "/d", dest: "/to", opt: func(c *pb.FileActionCopy) { c.RequiredPaths = []string{"/sub/y"} }, err: "lstat /sub/y: no such file or directory"},
@@ -232,6 +243,8 @@ func TestCopyChangesOwnerModeAndTime(t *testing.T) {
 func TestTheTargetOfContentsIsNoCopy(t *testing.T) {
 	old := time.Unix(1_500_000_000, 0)
 	src := lay(t, "d/sub/x=X")
+	require.NoError(t, os.Chmod(filepath.Join(src, "d"), 0o700))
+	require.NoError(t, os.Lchown(filepath.Join(src, "d"), 7, 8))
 	for _, p := range []string{"d/sub/x", "d/sub", "d"} {
 		require.NoError(t, os.Chtimes(filepath.Join(src, p), old, old))
 	}
@@ -256,6 +269,7 @@ func TestTheTargetOfContentsIsNoCopy(t *testing.T) {
 				st, err := os.Stat(filepath.Join(dst, p))
 				require.NoError(t, err)
 				require.Equal(t, want|fs.ModeDir, st.Mode(), p)
+				require.Zero(t, st.Sys().(*syscall.Stat_t).Uid, p)
 				if p != "a" {
 					require.Equal(t, old.Unix(), st.ModTime().Unix(), p)
 				}
@@ -313,6 +327,7 @@ func TestSmallActions(t *testing.T) {
 		{"rm what is not there, allowed", rm("/no", true, false), "", []string{"a/f=x", "l->a"}},
 		{"rm a pattern", rm("/a/*", false, true), "", []string{"a/", "l->a"}},
 		{"rm a pattern of nothing", rm("/z*", false, true), "/z* not found", nil},
+		{"rm a pattern whose files go by another name", rm("/*/f", false, true), "", []string{"a/", "l->a"}},
 		{"rm nothing", rm("", false, false), "rmPath: invalid empty path", nil},
 		{"rm everything", rm("/../", false, false), "rmPath: invalid empty path", nil},
 	} {
@@ -328,12 +343,33 @@ func TestSmallActions(t *testing.T) {
 			require.Equal(t, c.want, show(t, dst))
 		})
 	}
-	dst := t.TempDir()
+	dst := lay(t, "dangling->/no")
+	require.NoError(t, apply(t, mkdir("/dangling", false), "", dst))
+	require.Equal(t, []string{"dangling->/no", "no/"}, show(t, dst))
 	require.NoError(t, apply(t, mkfile("/n", "N"), "", dst))
 	st, err := os.Stat(filepath.Join(dst, "n"))
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o640), st.Mode())
 	require.Equal(t, int64(1), st.ModTime().Unix())
+}
+
+func TestNewDirectoriesHaveTheTimeOfTheAction(t *testing.T) {
+	const when = 1_234_567_890
+	parents := &pb.FileAction{Action: &pb.FileAction_Mkdir{Mkdir: &pb.FileActionMkDir{Path: "/a/b/c", Mode: 0o755, MakeParents: true, Timestamp: when * 1e9}}}
+	file := copyOf("x", "/a/b/c", func(c *pb.FileActionCopy) { c.Timestamp = when * 1e9 })
+	archive := copyOf("x.tar", "/a/b/c", func(c *pb.FileActionCopy) { c.Timestamp, c.AttemptUnpackDockerCompatibility = when*1e9, true })
+	src := lay(t, "x=X", "x.tar="+string(archiveOf(t, &tar.Header{Name: "f", Mode: 0o644})))
+	for name, a := range map[string]*pb.FileAction{"mkdir": parents, "copy": file, "unpack": archive} {
+		t.Run(name, func(t *testing.T) {
+			dst := t.TempDir()
+			require.NoError(t, apply(t, a, src, dst))
+			for _, p := range []string{"a", "a/b", "a/b/c"} {
+				st, err := os.Stat(filepath.Join(dst, p))
+				require.NoError(t, err)
+				require.Equal(t, int64(when), st.ModTime().Unix(), p)
+			}
+		})
+	}
 }
 
 func archiveOf(t *testing.T, headers ...*tar.Header) []byte {

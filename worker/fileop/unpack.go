@@ -34,7 +34,7 @@ func (c *copier) unpack(from *place) (bool, error) {
 		return true, unpackError(from, err)
 	}
 	defer r.Close()
-	dir, _, err := c.dst.MkdirAll(c.a.Dest, stamped(0o755, c.owner, c.a.Timestamp))
+	dir, _, err := c.dst.MkdirAll(c.a.Dest, c.made.with(stamped(0o755, c.owner, c.a.Timestamp)))
 	if err != nil {
 		return true, err
 	}

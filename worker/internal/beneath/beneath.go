@@ -119,6 +119,58 @@ func (r *Root) Parent(p string) (*os.File, string, error) {
 	return f, path.Base(p), err
 }
 
+// Resolve returns the path of what p leads to, without links. What is not there is taken to be no
+// link, so that the last elements of the result may be missing.
+func (r *Root) Resolve(p string) (string, error) {
+	at, links := "/", 0
+	todo := elements(p)
+	for len(todo) > 0 {
+		name := todo[0]
+		todo = todo[1:]
+		if name == ".." {
+			at = path.Dir(at)
+			continue
+		}
+		target, err := r.readlink(path.Join(at, name))
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			at = path.Join(at, name)
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "readlink", Path: path.Join(at, name), Err: unix.ELOOP}
+		}
+		if path.IsAbs(target) {
+			at = "/"
+		}
+		todo = append(elements(target), todo...)
+	}
+	return at, nil
+}
+
+// readlink returns the target of the link at p, which has no links in front of its last element;
+// empty if there is no link.
+func (r *Root) readlink(p string) (string, error) {
+	f, err := r.Handle(p, true)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", &fs.PathError{Op: "stat", Path: p, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", nil
+	}
+	return readlinkHandle(f)
+}
+
 // Mkdir makes the directory name in parent. p is its path in the tree, for errors.
 type Mkdir func(parent *os.File, name, p string) error
 

@@ -112,6 +112,34 @@ func TestMkdirAllMakesWhatIsMissingWithinTheTree(t *testing.T) {
 	}
 }
 
+func TestResolveStaysWithinTheTree(t *testing.T) {
+	r, _, _ := hostile(t)
+	for p, want := range map[string]string{
+		"":             "/",
+		"/../..":       "/",
+		"abs":          "/etc/f",
+		"up":           "/etc/f",
+		"a/b/back":     "/etc",
+		"a/trick/f":    "/etc/f",
+		"a/b/top/up":   "/etc/f",
+		"dangling/x":   "/made/later/x",
+		"no/such/../f": "/no/f",
+		"etc/f/below":  "/etc/f/below",
+	} {
+		got, err := r.Resolve(p)
+		require.NoError(t, err, p)
+		require.Equal(t, want, got, p)
+	}
+	for _, p := range []string{"self", "ping/x"} {
+		_, err := r.Resolve(p)
+		require.ErrorIs(t, err, unix.ELOOP, p)
+	}
+	host, err := r.Resolve("host")
+	require.NoError(t, err)
+	_, err = r.ReadFile(host, 100)
+	require.ErrorIs(t, err, unix.ENOENT)
+}
+
 func TestParentDoesNotFollowTheLastElement(t *testing.T) {
 	r, _, _ := hostile(t)
 	for p, want := range map[string]string{"host": "host", "a/b/top/self": "self", "/": ".", "..": "."} {
