@@ -146,11 +146,12 @@ func (u *URL) String() string {
 
 const redacted = "xxxxx"
 
-var credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)([^/\s@]*(?:@[^/\s@]*)*)@`)
+// Quotes and angle brackets are where urls end: text between two urls is no password.
+var credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)([^/\s@"<>]*(?:@[^/\s@"<>]*)*)@`)
 
 // Redact takes user and password out of all urls in a text, except the user of ssh urls.
 func Redact(text string) string {
-	if !strings.Contains(text, "@") {
+	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
 		return text
 	}
 	return credentials.ReplaceAllStringFunc(text, func(s string) string {

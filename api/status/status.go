@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/openbuildkit/buildkit/api/giturl"
 )
 
 // Error is an error with a code of its own, such as one that came from the other side of a
@@ -226,7 +228,7 @@ func sentinelOf(code codes.Code) error {
 }
 
 // message returns the text of err, with the text of each raw gRPC error in its chain replaced by
-// that error's message.
+// that error's message, and without credentials: errors quote what was asked for.
 func message(err error) string {
 	msg := err.Error()
 	walk(err, func(node error) {
@@ -238,7 +240,7 @@ func message(err error) string {
 			msg = strings.Replace(msg, text, st.GRPCStatus().Message(), 1)
 		}
 	})
-	return msg
+	return giturl.Redact(msg)
 }
 
 // walk visits the tree of err, children before their parents and joined errors in order.

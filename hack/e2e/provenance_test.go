@@ -2,9 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -140,38 +137,4 @@ func TestMaterialsThatAreToBeKnownAre(t *testing.T) {
 		require.Contains(t, r.Stderr, want)
 		require.NotContains(t, r.Stderr, "load build definition", "before anything is done")
 	}
-}
-
-func TestSecretsAreNowhere(t *testing.T) {
-	const mark = "hunter2-4711"
-	d, registry := startWithRegistry(t, harness.DaemonOptions{})
-	dir := tree(t, map[string]string{
-		"Dockerfile": "FROM busybox\nRUN --mount=type=secret,id=file --mount=type=secret,id=env,env=TOKEN test -s /run/secrets/file && test -n \"$TOKEN\"\n",
-	})
-	secrets := tree(t, map[string]string{"file": mark})
-	cmd := d.Command(t.Context(), "build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context="+dir, "--local=dockerfile="+dir,
-		"--secret=id=file,src="+filepath.Join(secrets, "file"), "--secret=id=env,env=MARKED",
-		"--opt=attest:provenance=mode=max", "--opt=build-arg:HTTP_PROXY=http://user:"+mark+"@127.0.0.1:1/",
-		"--opt=context:other=https://user:"+mark+"@127.0.0.1:1/x.git",
-		"--output=type=image,name="+registry.Host+"/out/c:1,push=true")
-	cmd.Env = append(cmd.Environ(), "MARKED="+mark)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.NotContains(t, string(out), mark)
-	_, all := attested(t, pulledIndex(t, registry.Host+"/out/c:1"), "linux/amd64")
-	require.Len(t, all, 1)
-	require.NotContains(t, string(all[0].Predicate), mark)
-	require.Contains(t, string(all[0].Predicate), `"secrets":[{"id":"env","optional":true},{"id":"file","optional":true}]`)
-	d.Stop(t)
-	require.NotContains(t, d.Logs(), mark)
-	require.NoError(t, filepath.WalkDir(d.Root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err == nil && strings.Contains(string(data), mark) {
-			t.Errorf("%s holds a secret", path)
-		}
-		return err
-	}))
 }

@@ -48,7 +48,8 @@ func New(dir string) *Feed {
 
 // Emit takes a batch. A vertex that starts shows that its inputs are had: those that were
 // announced and neither started nor found are told to be cached, and their inputs in turn.
-// It never waits, neither for a reader nor for the disk.
+// It never waits, neither for a reader nor for the disk. Credentials in urls are left out of all but
+// the output of steps.
 func (f *Feed) Emit(b event.Batch) { f.Keep(b) }
 
 // Keep is Emit for who may have to repeat the logs of b to another feed: it returns where they are.
@@ -58,6 +59,7 @@ func (f *Feed) Keep(b event.Batch) []Piece {
 	if f.closed {
 		return nil
 	}
+	b = redacted(b)
 	var implied []event.Vertex
 	for _, v := range b.Vertices {
 		f.note(v)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/openbuildkit/buildkit/api/compat"
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -205,10 +206,11 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 		}
 	}
 	v.Session = v.Session || p.op.GetBuild() != nil
-	v.Name = meta.GetDescription()["llb.customname"]
+	v.Name = meta.GetDescription()[pb.DescriptionName]
 	if v.Name == "" {
 		v.Name = defaultName(p.op, v.Inputs)
 	}
+	v.Name = giturl.Redact(v.Name)
 	return v, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -13,7 +12,7 @@ import (
 func defaultName(op *pb.Op, inputs []Edge) string {
 	switch o := op.Op.(type) {
 	case *pb.Op_Source:
-		return giturl.Redact(o.Source.Identifier)
+		return o.Source.Identifier
 	case *pb.Op_Exec:
 		return strings.Join(o.Exec.Meta.Args, " ")
 	case *pb.Op_File:

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/redact"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/solver/feed"
 )
@@ -142,7 +143,7 @@ func (b *Build) fill(rec *Record, o Outcome) {
 	if rec.Frontend == "" {
 		rec.Frontend = o.Frontend
 	}
-	rec.ExporterResponse = redactedMap(o.Response)
+	rec.ExporterResponse = redact.Map(o.Response)
 	rec.Result, rec.Results = o.Result, o.Results
 	counts := o.Feed.Counts()
 	rec.NumTotalSteps = int32(counts.Total)
@@ -152,7 +153,7 @@ func (b *Build) fill(rec *Record, o Outcome) {
 	if o.Err == nil {
 		return
 	}
-	full := status.Proto(o.Err)
+	full := status.Redacted(status.Proto(o.Err))
 	rec.Error = &spb.Status{Code: full.GetCode(), Message: full.GetMessage()}
 	if len(full.GetDetails()) == 0 {
 		return

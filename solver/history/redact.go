@@ -2,11 +2,10 @@ package history
 
 import (
 	"encoding/json"
-	"maps"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/openbuildkit/buildkit/api/giturl"
+	"github.com/openbuildkit/buildkit/api/redact"
 )
 
 // hidden stands where a credential was.
@@ -15,21 +14,13 @@ const hidden = "xxxxx"
 // redacted returns a copy of a record without the credentials that options may hold.
 func redacted(rec *Record) *Record {
 	out, _ := proto.Clone(rec).(*Record)
-	out.FrontendAttrs = redactedMap(out.GetFrontendAttrs())
+	out.FrontendAttrs = redact.Map(out.GetFrontendAttrs())
 	if imports, ok := out.GetFrontendAttrs()["cache-imports"]; ok {
 		out.FrontendAttrs["cache-imports"] = redactedCaches(imports)
 	}
 	for _, e := range out.GetExporters() {
-		e.Attrs = redactedMap(e.GetAttrs())
+		e.Attrs = redact.Map(e.GetAttrs())
 		redactKeys(e.Attrs)
-	}
-	return out
-}
-
-func redactedMap(m map[string]string) map[string]string {
-	out := maps.Clone(m)
-	for k, v := range out {
-		out[k] = giturl.Redact(v)
 	}
 	return out
 }

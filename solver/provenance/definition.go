@@ -9,6 +9,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/api/redact"
 )
 
 // buildConfig is a graph. Its steps stand in an order in which inputs come before those who use
@@ -83,31 +84,19 @@ func inputsFirst(root digest.Digest, ops map[digest.Digest]*pb.Op) []digest.Dige
 // shown returns an op as it is told: without its inputs, which the step has, without what belongs to
 // one session, and without credentials.
 func shown(op *pb.Op) *pb.Op {
-	op = proto.CloneOf(op)
+	op = redact.Op(op)
 	op.Inputs = nil
 	if op.Constraints == nil && op.Op != nil {
 		op.Constraints = &pb.WorkerConstraints{}
 	}
 	switch o := op.Op.(type) {
 	case *pb.Op_Source:
-		o.Source.Identifier = giturl.Redact(o.Source.GetIdentifier())
 		for _, k := range []string{pb.AttrLocalSession, pb.AttrLocalUnique, pb.AttrOCISession} {
 			delete(o.Source.Attrs, k)
 		}
-		for k, v := range o.Source.GetAttrs() {
-			o.Source.Attrs[k] = giturl.Redact(v)
-		}
 	case *pb.Op_Exec:
-		meta := o.Exec.GetMeta()
-		if meta == nil {
-			break
-		}
-		meta.ProxyEnv = nil
-		for i, v := range meta.Env {
-			meta.Env[i] = giturl.Redact(v)
-		}
-		for i, v := range meta.Args {
-			meta.Args[i] = giturl.Redact(v)
+		if meta := o.Exec.GetMeta(); meta != nil {
+			meta.ProxyEnv = nil
 		}
 	}
 	return op
@@ -142,7 +131,8 @@ func newSources(def *pb.Definition, config *buildConfig) (*sources, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Infos = append(s.Infos, sourceInfo{info.GetFilename(), info.GetLanguage(), info.GetData(), own})
+		data := []byte(giturl.Redact(string(info.GetData())))
+		s.Infos = append(s.Infos, sourceInfo{info.GetFilename(), info.GetLanguage(), data, own})
 	}
 	return s, nil
 }

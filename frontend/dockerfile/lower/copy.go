@@ -13,7 +13,6 @@ import (
 
 	mode "github.com/tonistiigi/dchapes-mode"
 
-	"github.com/openbuildkit/buildkit/api/giturl"
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/instruction"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/lint"
@@ -108,8 +107,7 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 	if err != nil {
 		return err
 	}
-	// Credentials in urls are for their servers.
-	text := giturl.Redact(display(c, b.lex.word(), s.env))
+	text := display(c, b.lex.word(), s.env)
 	name := b.step(s, text, true)
 	dest := destPath(s.image.Config.WorkingDir, t.dest)
 	var history strings.Builder
@@ -117,7 +115,7 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 
 	var action *llb.FileAction
 	for _, src := range t.sources {
-		history.WriteString(" " + giturl.Redact(src))
+		history.WriteString(" " + src)
 		if action, err = b.copySource(t, action, src, dest, name, opts); err != nil {
 			return err
 		}

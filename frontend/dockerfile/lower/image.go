@@ -7,6 +7,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/openbuildkit/buildkit/api/giturl"
 )
 
 const (
@@ -137,11 +139,11 @@ type past struct {
 }
 
 // commit appends to the history. The time stays open unless the build has one: it is that of the
-// layer.
+// layer. Credentials in urls are for servers, and not for those who have the image.
 func (s *stage) commit(epoch *time.Time, createdBy string, layer bool) {
 	s.history = &past{before: s.history, last: ocispec.History{
 		Created:    epoch,
-		CreatedBy:  createdBy,
+		CreatedBy:  giturl.Redact(createdBy),
 		Comment:    historyComment,
 		EmptyLayer: !layer,
 	}}

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/shell"
@@ -61,7 +62,7 @@ func arrowTo(p, target ocispec.Platform) string {
 }
 
 // display returns an instruction as it is shown: the keyword in upper case, variables expanded.
-// What cannot be expanded is shown as written.
+// What cannot be expanded is shown as written, credentials in urls are not shown.
 func display(c *cmd, lex shell.Lexer, env shell.Env) string {
 	node := c.inst.Node()
 	text := node.Text
@@ -72,7 +73,7 @@ func display(c *cmd, lex shell.Lexer, env shell.Env) string {
 	if c.trigger {
 		text = "ONBUILD " + text
 	}
-	return text
+	return giturl.Redact(text)
 }
 
 // heredocSuffix shows the start of a script.

@@ -1,0 +1,134 @@
+// Package redact takes credentials out of what a build tells of itself: of graphs and of the files
+// that they were made of. What is kept or given away is redacted; what is executed is not.
+//
+// A credential is what a url has before its host, wherever that url stands, see giturl.Redact for text;
+// and headers of requests that are not known to hold none. Values of secrets never are in a graph.
+// The functions return copies and take nil.
+package redact
+
+import (
+	"maps"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/openbuildkit/buildkit/api/giturl"
+	pb "github.com/openbuildkit/buildkit/api/llb"
+)
+
+// hidden stands where a credential was that is no part of a url.
+const hidden = "xxxxx"
+
+// plainHeaders are those of requests whose values are shown.
+var plainHeaders = map[string]bool{
+	pb.AttrHTTPHeaderPrefix + "accept":     true,
+	pb.AttrHTTPHeaderPrefix + "user-agent": true,
+}
+
+// Op returns an op without credentials. It is no op to execute: its digest is another.
+func Op(op *pb.Op) *pb.Op {
+	op = proto.CloneOf(op)
+	switch o := op.GetOp().(type) {
+	case *pb.Op_Source:
+		source(o.Source)
+	case *pb.Op_Exec:
+		exec(o.Exec)
+	case *pb.Op_File:
+		for _, a := range o.File.GetActions() {
+			if mk := a.GetMkfile(); mk != nil {
+				mk.Data = data(mk.GetData())
+			}
+		}
+	case *pb.Op_Build:
+		texts(o.Build.GetAttrs())
+		o.Build.Def = Definition(o.Build.GetDef())
+	}
+	return op
+}
+
+func source(s *pb.SourceOp) {
+	if s == nil {
+		return
+	}
+	s.Identifier = giturl.Redact(s.GetIdentifier())
+	texts(s.GetAttrs())
+	for k := range s.GetAttrs() {
+		if isHeader(k) && !plainHeaders[k] {
+			s.Attrs[k] = hidden
+		}
+	}
+}
+
+func isHeader(attr string) bool {
+	return len(attr) > len(pb.AttrHTTPHeaderPrefix) && attr[:len(pb.AttrHTTPHeaderPrefix)] == pb.AttrHTTPHeaderPrefix
+}
+
+func exec(e *pb.ExecOp) {
+	meta := e.GetMeta()
+	if meta == nil {
+		return
+	}
+	for _, list := range [][]string{meta.GetEnv(), meta.GetArgs()} {
+		for i, v := range list {
+			list[i] = giturl.Redact(v)
+		}
+	}
+	if p := meta.GetProxyEnv(); p != nil {
+		for _, v := range []*string{&p.HttpProxy, &p.HttpsProxy, &p.FtpProxy, &p.NoProxy, &p.AllProxy} {
+			*v = giturl.Redact(*v)
+		}
+	}
+}
+
+// Map returns a map with values without credentials.
+func Map(m map[string]string) map[string]string {
+	m = maps.Clone(m)
+	texts(m)
+	return m
+}
+
+func texts(m map[string]string) {
+	for k, v := range m {
+		m[k] = giturl.Redact(v)
+	}
+}
+
+func data(b []byte) []byte {
+	if len(b) == 0 {
+		return b
+	}
+	return []byte(giturl.Redact(string(b)))
+}
+
+// SourceInfo returns a file that a graph was made of without credentials. Its definition, if that holds
+// any, is left out.
+func SourceInfo(info *pb.SourceInfo) *pb.SourceInfo {
+	if info == nil {
+		return nil
+	}
+	info = proto.CloneOf(info)
+	info.Data = data(info.GetData())
+	info.Definition = Definition(info.GetDefinition())
+	return info
+}
+
+// Definition returns a definition that holds no credentials, and nil for one that does: without them
+// its vertices would be others.
+func Definition(def *pb.Definition) *pb.Definition {
+	for _, data := range def.GetDef() {
+		op := &pb.Op{}
+		if proto.Unmarshal(data, op) != nil || !proto.Equal(op, Op(op)) {
+			return nil
+		}
+	}
+	if def.GetMetadata() == nil && def.GetSource() == nil {
+		return def
+	}
+	def = proto.CloneOf(def)
+	for _, m := range def.GetMetadata() {
+		texts(m.GetDescription())
+	}
+	for i, info := range def.GetSource().GetInfos() {
+		def.Source.Infos[i] = SourceInfo(info)
+	}
+	return def
+}
