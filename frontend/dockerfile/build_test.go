@@ -109,6 +109,35 @@ func TestSyntaxIsForwarded(t *testing.T) {
 	require.Len(t, status.Sources(err), 1)
 }
 
+func TestTheLineOfTheSyntaxIsShownOnlyIfTheFrontendShowsNone(t *testing.T) {
+	plain := errors.New("no")
+	placed := status.WithSource(plain, &pb.SourceInfo{Filename: "other"}, &pb.Range{Start: &pb.Position{Line: 7}})
+	for name, tc := range map[string]struct {
+		text     string
+		opts     map[string]string
+		failure  error
+		want     string
+		filename string
+	}{
+		"of the file":                   {"# syntax=example/one", nil, plain, "no", "Dockerfile"},
+		"of the file, with a place":     {"# syntax=example/one", nil, placed, "no", "other"},
+		"of the argument":               {"", map[string]string{"build-arg:BUILDKIT_SYNTAX": "example/one"}, plain, "failed with build-arg:BUILDKIT_SYNTAX = example/one: no", ""},
+		"of the argument, with a place": {"", map[string]string{"build-arg:BUILDKIT_SYNTAX": "example/one"}, placed, "no", "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(tc.text+"\nFROM scratch\n", tc.opts)
+			d.failure = tc.failure
+			_, err := dockerfile.Build(t.Context(), d)
+			require.EqualError(t, err, tc.want)
+			var shown []string
+			for _, s := range status.Sources(err) {
+				shown = append(shown, s.Info.Filename)
+			}
+			require.Equal(t, tc.filename, strings.Join(shown, " "))
+		})
+	}
+}
+
 func TestLowerCaseFileNameIsFound(t *testing.T) {
 	d := newDaemon("", nil)
 	d.locals["dockerfile"] = map[string]string{"dockerfile": "FROM scratch\nCMD [\"x\"]"}

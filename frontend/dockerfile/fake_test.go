@@ -36,6 +36,8 @@ type daemon struct {
 	// solved are the definitions that are not just a local, requests those for other frontends.
 	solved   []*pb.Definition
 	requests []gateway.SolveRequest
+	// failure is how those end.
+	failure  error
 	resolved []string
 	warnings []string
 }
@@ -98,7 +100,7 @@ func (d *daemon) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	defer d.mu.Unlock()
 	if req.Frontend != "" {
 		d.requests = append(d.requests, req)
-		return &gateway.Result{}, nil
+		return &gateway.Result{}, d.failure
 	}
 	if len(req.Definition.GetDef()) == 0 {
 		d.solved = append(d.solved, req.Definition)

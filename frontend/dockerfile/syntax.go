@@ -35,10 +35,10 @@ func (b *build) forwardSyntax(ctx context.Context) (*gateway.Result, bool, error
 	if line := b.opts.buildArgs[argSyntax]; line != "" {
 		ref, _, _ := strings.Cut(strings.TrimSpace(line), " ")
 		res, err := b.forward(ctx, ref, line)
-		if err != nil {
-			return nil, true, fmt.Errorf("failed with %s%s = %s: %w", optBuildArg, argSyntax, line, err)
+		if err != nil && !hasPlace(err) {
+			err = fmt.Errorf("failed with %s%s = %s: %w", optBuildArg, argSyntax, line, err)
 		}
-		return res, true, nil
+		return res, true, err
 	}
 	ref, line, location, ok := parser.DetectSyntax(b.file.data)
 	if !ok {
@@ -48,8 +48,15 @@ func (b *build) forwardSyntax(ctx context.Context) (*gateway.Result, bool, error
 		return nil, false, nil
 	}
 	res, err := b.forward(ctx, ref, line)
+	if hasPlace(err) {
+		return res, true, err
+	}
 	return res, true, parser.WithLocation(err, location)
 }
+
+// hasPlace reports whether err says by itself which lines it is about. The line that chose the
+// frontend is then no help.
+func hasPlace(err error) bool { return len(status.Sources(err)) > 0 }
 
 func (b *build) forward(ctx context.Context, ref, line string) (*gateway.Result, error) {
 	if _, err := reference.ParseNormalizedNamed(ref); err != nil {
