@@ -149,19 +149,29 @@ const redacted = "xxxxx"
 // Quotes and angle brackets are where urls end: text between two urls is no password.
 var credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)([^/\s@"<>]*(?:@[^/\s@"<>]*)*)@`)
 
+// pinned is what stands behind the @ of a reference that names content by its digest.
+var pinned = regexp.MustCompile(`^sha(?:256|384|512):[0-9a-f]{16}`)
+
 // Redact takes user and password out of all urls in a text, except the user of ssh urls.
 func Redact(text string) string {
 	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
 		return text
 	}
-	return credentials.ReplaceAllStringFunc(text, func(s string) string {
-		m := credentials.FindStringSubmatch(s)
-		if user, _, has := strings.Cut(m[2], ":"); m[1] == "ssh://" {
-			if !has {
-				return s
-			}
-			return m[1] + user + ":" + redacted + "@"
+	var out strings.Builder
+	done := 0
+	for _, at := range credentials.FindAllStringSubmatchIndex(text, -1) {
+		scheme, login, end := text[at[2]:at[3]], text[at[4]:at[5]], at[1]
+		user, _, password := strings.Cut(login, ":")
+		switch {
+		case scheme == "ssh://" && !password, !strings.Contains(login, "@") && pinned.MatchString(text[end:]):
+			continue
+		case scheme == "ssh://":
+			login = user + ":" + redacted
+		default:
+			login = redacted
 		}
-		return m[1] + redacted + "@"
-	})
+		out.WriteString(text[done:at[4]] + login + "@")
+		done = end
+	}
+	return out.String() + text[done:]
 }

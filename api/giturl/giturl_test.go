@@ -42,12 +42,19 @@ func TestWhatIsRefused(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
+	sha := strings.Repeat("0123456789abcdef", 4)
 	for in, want := range map[string]string{
 		"fatal: https://u:p@h/r not found":  "fatal: https://xxxxx@h/r not found",
 		"a http://t@h/ b https://a@b:c@h/x": "a http://xxxxx@h/ b https://xxxxx@h/x",
 		"ssh://git@h/r ssh://git:pw@h/r":    "ssh://git@h/r ssh://git:xxxxx@h/r",
 		"git@h:r https://h/a@b":             "git@h:r https://h/a@b",
 		"mail a@b":                          "mail a@b",
+		"mail a@b, see https://h/":          "mail a@b, see https://h/",
+
+		"docker-image://busybox:1@sha256:" + sha:     "docker-image://busybox:1@sha256:" + sha,
+		"oci-layout://x@sha512:" + sha:               "oci-layout://x@sha512:" + sha,
+		"docker-image://u:p@busybox@sha256:" + sha:   "docker-image://xxxxx@sha256:" + sha,
+		"docker-image://u:p@h/busybox@sha256:" + sha: "docker-image://xxxxx@h/busybox@sha256:" + sha,
 	} {
 		require.Equal(t, want, Redact(in))
 	}
