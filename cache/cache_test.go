@@ -153,6 +153,8 @@ func (e *env) prune(opts ...cache.PruneOpt) []string {
 
 // remote is a place that blobs are fetched from.
 type remote struct {
+	blob.Proofs
+
 	mu    sync.Mutex
 	blobs map[digest.Digest][]byte
 	// opened counts reads by digest.

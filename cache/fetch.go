@@ -224,7 +224,7 @@ func (m *Manager) fetchBlob(ctx context.Context, desc ocispec.Descriptor, acc Ac
 		whole, err := blob.Transfer(ctx, m.content, desc, src)
 		if err == nil {
 			if whole {
-				m.noteProof(proof{desc.Digest, src})
+				src.NoteProof(desc.Digest)
 			}
 			return nil
 		}

@@ -58,9 +58,6 @@ type Manager struct {
 	flightsMu sync.Mutex
 	flights   map[string]*flight
 
-	proofsMu sync.Mutex
-	proofs   map[proof]struct{}
-
 	tidying  tidying
 	syncing  syncing
 	expiring expiring

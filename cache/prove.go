@@ -32,33 +32,9 @@ const (
 	// probes is how many pieces of probeSize are compared of larger ones.
 	probes    = 2
 	probeSize = 32 << 10
-	// maxProofs bounds what is remembered in memory; a proof can be made again.
-	maxProofs = 10_000
 	// proving is how many layers are compared at a time.
 	proving = 4
 )
-
-// proof is that a source has a blob.
-type proof struct {
-	dgst digest.Digest
-	src  blob.Source
-}
-
-func (m *Manager) proved(p proof) bool {
-	m.proofsMu.Lock()
-	defer m.proofsMu.Unlock()
-	_, ok := m.proofs[p]
-	return ok
-}
-
-func (m *Manager) noteProof(p proof) {
-	m.proofsMu.Lock()
-	defer m.proofsMu.Unlock()
-	if m.proofs == nil || len(m.proofs) >= maxProofs {
-		m.proofs = map[proof]struct{}{}
-	}
-	m.proofs[p] = struct{}{}
-}
 
 // proveChain proves a record and those below it, as far as the request names sources for them.
 // all looks at every record, otherwise the first one without a source is the end: what was made
@@ -114,7 +90,7 @@ func (m *Manager) bring(ctx context.Context, r *record, v variant, acc Access) e
 		return nil
 	}
 	for _, src := range acc.Blobs.Find(v.Descriptor.Digest) {
-		if m.proved(proof{v.Descriptor.Digest, src}) {
+		if src.HasProved(v.Descriptor.Digest) {
 			return nil
 		}
 	}
@@ -132,7 +108,7 @@ func (m *Manager) proveAll(ctx context.Context, descs []ocispec.Descriptor, acc 
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(proving)
 	for _, desc := range descs {
-		if m.known(desc.Digest, acc) {
+		if known(desc.Digest, acc) {
 			continue
 		}
 		g.Go(func() error { return m.prove(ctx, desc, acc) })
@@ -141,9 +117,9 @@ func (m *Manager) proveAll(ctx context.Context, descs []ocispec.Descriptor, acc 
 }
 
 // known reports whether it is in memory that one of the sources has the blob.
-func (m *Manager) known(dgst digest.Digest, acc Access) bool {
+func known(dgst digest.Digest, acc Access) bool {
 	for _, src := range acc.Blobs.Find(dgst) {
-		if m.proved(proof{dgst, src}) {
+		if src.HasProved(dgst) {
 			return true
 		}
 	}
@@ -157,7 +133,7 @@ func (m *Manager) prove(ctx context.Context, desc ocispec.Descriptor, acc Access
 		return nil
 	}
 	sources := acc.Blobs.Find(desc.Digest)
-	if len(sources) == 0 || m.known(desc.Digest, acc) {
+	if len(sources) == 0 || known(desc.Digest, acc) {
 		return nil
 	}
 	info, err := m.content.Info(ctx, desc.Digest)
@@ -169,7 +145,7 @@ func (m *Manager) prove(ctx context.Context, desc ocispec.Descriptor, acc Access
 	}
 	for _, src := range sources {
 		if blob.Proved(info.Labels, src.Repository()) {
-			m.noteProof(proof{desc.Digest, src})
+			src.NoteProof(desc.Digest)
 			return nil
 		}
 	}
@@ -193,7 +169,7 @@ func (m *Manager) prove(ctx context.Context, desc ocispec.Descriptor, acc Access
 
 // held notes that a source has a blob that is here.
 func (m *Manager) held(ctx context.Context, info content.Info, src blob.Source) error {
-	m.noteProof(proof{info.Digest, src})
+	src.NoteProof(info.Digest)
 	err := blob.RecordProof(ctx, m.content, info.Digest, src.Repository())
 	if errdefs.IsNotFound(err) {
 		return nil // it has gone meanwhile, and with it what there was to prove

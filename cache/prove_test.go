@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"weak"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -160,4 +162,31 @@ func TestAForgedDiffIDGivesItsContentToNobody(t *testing.T) {
 	// Also not once the genuine one is here.
 	require.ErrorContains(t, bad.Realise(e.ctx, evil.access()), "the image says "+diffID.String())
 	e.release(ref, bad)
+}
+
+// A source belongs to a build: what it refers to goes with it.
+func TestSourcesAreNotKept(t *testing.T) {
+	each(t, func(t *testing.T, e *env) {
+		data := noise(t, 1000)
+		packed := gzipped(t, data)
+		use := func() (weak.Pointer[remote], *cache.Ref) {
+			r := newRemote()
+			r.repo = "example.org/private"
+			desc := r.add(packed)
+			ref, err := e.AddBlob(e.ctx, nil, desc, digest.FromBytes(data), cache.Description{})
+			require.NoError(t, err)
+			require.Len(t, e.files(ref, r.access()), 1)
+			id, err := e.Chain(e.ctx, []cache.Layer{{Descriptor: desc, DiffID: digest.FromBytes(data)}}, r.access())
+			require.NoError(t, err)
+			require.Equal(t, ref.ID(), id)
+			return weak.Make(r), ref
+		}
+		fetched, first := use()
+		proved, second := use()
+		require.Equal(t, first.ID(), second.ID())
+		runtime.GC()
+		require.Nil(t, fetched.Value(), "where a layer was fetched from")
+		require.Nil(t, proved.Value(), "what has shown that it has a layer")
+		e.release(first, second)
+	})
 }

@@ -36,6 +36,10 @@ type Source interface {
 	// Repository names the registry repository that holds the blob, host included, so that a
 	// push to the same registry can mount it; empty if there is none.
 	Repository() string
+	// HasProved reports whether NoteProof was called for the blob: whether the source has shown that it has the
+	// bytes. Sources embed Proofs for both.
+	HasProved(dgst digest.Digest) bool
+	NoteProof(dgst digest.Digest)
 }
 
 // Finder finds the sources that a request may use.

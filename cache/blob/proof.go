@@ -4,10 +4,37 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
 )
+
+// Proofs is what a Source has shown that it has. It is part of the source, and not remembered by
+// who asks, so that nobody keeps sources of builds that have ended. The zero value is ready for use;
+// methods may be called concurrently.
+type Proofs struct {
+	mu     sync.Mutex
+	proved map[digest.Digest]struct{}
+}
+
+// HasProved is that of a Source.
+func (p *Proofs) HasProved(dgst digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.proved[dgst]
+	return ok
+}
+
+// NoteProof is that of a Source.
+func (p *Proofs) NoteProof(dgst digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proved == nil {
+		p.proved = map[digest.Digest]struct{}{}
+	}
+	p.proved[dgst] = struct{}{}
+}
 
 // proofLabel, with a registry's host appended, names the repositories of that registry which have
 // shown that they have the bytes. An origin is less than that: that a blob was found in a repository

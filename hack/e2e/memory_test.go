@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -63,3 +64,29 @@ func mean(values []int64) int64 {
 	}
 	return sum / int64(len(values))
 }
+
+// What a build of many steps has in memory, its graph, progress and record, goes when it has ended.
+func TestBuildsThatHaveEndedTakeNoMemory(t *testing.T) {
+	const builds, kept = 30, 3 << 20
+	d := start(t, harness.DaemonOptions{Debug: true})
+	lines := []string{"FROM busybox"}
+	for i := range 100 {
+		lines = append(lines, fmt.Sprintf("ENV E%d=%d", i, i), fmt.Sprintf("COPY <<E /f%d\n%d\nE", i, i))
+	}
+	context := dockerfile(t, lines...)
+	d.Build(t, context)
+	d.Build(t, context)
+	after(t, traceGrace)
+	before := d.Heap(t)
+	for range builds {
+		d.Build(t, context)
+	}
+	d.RequireIdle(t)
+	after(t, traceGrace)
+	more := d.Heap(t) - before
+	t.Logf("%d bytes, and %d more after %d builds", before, more, builds)
+	require.Less(t, more, kept)
+}
+
+// traceGrace is how long a record waits for spans, and a little.
+const traceGrace = 4 * time.Second

@@ -3,8 +3,6 @@ package harness
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -189,31 +187,6 @@ func (d *Daemon) Pid() int { return d.process.cmd.Process.Pid }
 
 // Logs returns all that the daemon printed, over its restarts.
 func (d *Daemon) Logs() string { return d.log.String() }
-
-// Goroutines returns how many goroutines the daemon has; it needs DaemonOptions.Debug.
-func (d *Daemon) Goroutines(tb testing.TB) int {
-	tb.Helper()
-	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", d.debugSocket())
-		},
-	}}
-	request, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, "http://daemon/debug/pprof/goroutine?debug=1", nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer response.Body.Close()
-	var n int
-	if _, err := fmt.Fscanf(response.Body, "goroutine profile: total %d", &n); err != nil {
-		tb.Fatalf("goroutine profile of the daemon: %s: %v", response.Status, err)
-	}
-	return n
-}
 
 // awaitHealth returns when the health service of the daemon says that it serves.
 func (d *Daemon) awaitHealth(ctx context.Context) error {

@@ -22,6 +22,8 @@ func (r *Repository) Source(scope event.Scope) blob.Source {
 
 // layers offers the blobs of a repository. It is a pointer so that values compare.
 type layers struct {
+	blob.Proofs
+
 	repo  *Repository
 	scope event.Scope
 

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/worker/source"
@@ -22,6 +23,8 @@ const StorePrefix = "oci:"
 // Store is a store of a client in one build, as a reader of documents and a source of blobs. It may
 // be used concurrently and needs no closing.
 type Store struct {
+	blob.Proofs
+
 	sessions *session.Manager
 	// session is asked first; it may be empty.
 	session, name string
@@ -31,7 +34,7 @@ type Store struct {
 // NewStore returns the store of that name, of the named session if it has it, else of any of the
 // build's.
 func NewStore(sessions *session.Manager, sessionID, name string, env source.Env) *Store {
-	return &Store{sessions, sessionID, name, env}
+	return &Store{sessions: sessions, session: sessionID, name: name, env: env}
 }
 
 // image reads manifest and config of the platform, once in a build.
