@@ -102,28 +102,41 @@ func TestATreeWhoseFilesAreGoneIsLost(t *testing.T) {
 }
 
 func TestDamagedFilesOfTheStateCostTheCacheOnly(t *testing.T) {
-	for _, file := range []string{"records.db", "content.db", "snapshots/overlayfs/metadata.db"} {
-		t.Run(file, func(t *testing.T) {
-			e := newEnv(t, snapshot.Overlay)
-			a := e.step(nil, "x", "x")
-			b := e.step(a, "y", "y")
-			_, err := b.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
-			require.NoError(t, err)
-			e.release(a, b)
-			e.close()
-			require.NoError(t, os.WriteFile(filepath.Join(e.root, "cache", file), make([]byte, 32<<10), 0o600))
-			e.open()
-			for _, u := range e.usage() {
-				ref, err := e.Get(e.ctx, u.ID)
-				require.NoError(t, err)
-				require.NotEmpty(t, e.files(ref, cache.Access{}))
-				_, err = ref.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
-				require.NoError(t, err)
-				e.release(ref)
-			}
-			ref := e.step(nil, "z", "z")
-			require.Len(t, e.files(ref, cache.Access{}), 1)
-			e.release(ref)
-		})
+	damage := map[string]func(b []byte){
+		"all of it":             func(b []byte) { clear(b) },
+		"all but the first two": func(b []byte) { clear(b[2*os.Getpagesize():]) },
 	}
+	for _, file := range []string{"records.db", "content.db", "snapshots/overlayfs/metadata.db"} {
+		for name, fn := range damage {
+			t.Run(file+" "+name, func(t *testing.T) { testDamagedFile(t, file, fn) })
+		}
+	}
+}
+
+func testDamagedFile(t *testing.T, file string, damage func(b []byte)) {
+	t.Helper()
+	e := newEnv(t, snapshot.Overlay)
+	a := e.step(nil, "x", "x")
+	b := e.step(a, "y", "y")
+	_, err := b.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
+	require.NoError(t, err)
+	e.release(a, b)
+	e.close()
+	path := filepath.Join(e.root, "cache", file)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	damage(content)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	e.open()
+	for _, u := range e.usage() {
+		ref, err := e.Get(e.ctx, u.ID)
+		require.NoError(t, err)
+		require.NotEmpty(t, e.files(ref, cache.Access{}))
+		_, err = ref.Layers(e.ctx, blob.CompressionOpt{}, cache.Access{})
+		require.NoError(t, err)
+		e.release(ref)
+	}
+	ref := e.step(nil, "z", "z")
+	require.Len(t, e.files(ref, cache.Access{}), 1)
+	e.release(ref)
 }

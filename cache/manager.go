@@ -17,12 +17,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/openbuildkit/buildkit/cache/blob"
 	"github.com/openbuildkit/buildkit/cache/internal/recordstore"
 	"github.com/openbuildkit/buildkit/snapshot"
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 )
 
 // Manager holds the records of one worker. It is made with Open.
@@ -34,7 +34,7 @@ type Manager struct {
 	boot      string
 	store     *recordstore.Store
 	snapshots *snapshot.Store
-	bolt      *bbolt.DB
+	bolt      *boltfile.DB
 	meta      *metadata.DB
 	content   content.Store
 	// blobs is the store below content, which knows no namespaces and leases.

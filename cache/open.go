@@ -130,11 +130,11 @@ func (m *Manager) openContent(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
-	m.bolt, err = boltfile.Open(filepath.Join(m.dir, "content.db"))
+	m.bolt, err = boltfile.Open(filepath.Join(m.dir, "content.db"), nil)
 	if err != nil {
 		return fmt.Errorf("open content metadata: %w", err)
 	}
-	m.meta = metadata.NewDB(m.bolt, m.blobs, nil)
+	m.meta = metadata.NewDB(m.bolt.DB, m.blobs, nil)
 	if err := m.meta.Init(ctx); err != nil {
 		return fmt.Errorf("open content metadata: %w", err)
 	}

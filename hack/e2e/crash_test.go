@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -101,4 +102,40 @@ func requirePruned(t *testing.T, d *harness.Daemon) {
 	})
 	require.NoError(t, err)
 	require.Less(t, size, int64(emptyRoot), "%q", found)
+}
+
+// A disk that damages pages of a database costs what that remembers, never the daemon.
+func TestADaemonStartsWithDatabasesThatAreDamaged(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	context := dockerfile(t, "FROM busybox", "RUN echo hello > /hello")
+	d.Build(t, context)
+	d.Stop(t)
+	databases := 0
+	err := filepath.WalkDir(d.Root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".db" {
+			return err
+		}
+		databases++
+		content := []byte(read(t, path))
+		for i := 2 * os.Getpagesize(); i < len(content); i++ {
+			content[i] = byte(i * i >> 3)
+		}
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		d.Start(t)
+		require.Contains(t, d.Logs(), filepath.Base(path)+" is damaged, set aside as ")
+		aside, err := filepath.Glob(path + ".damaged-*")
+		require.NoError(t, err)
+		require.Len(t, aside, 1)
+		require.NoError(t, os.Remove(aside[0]))
+		d.Build(t, context)
+		d.Stop(t)
+		d.Start(t)
+		require.Empty(t, ran(d.Build(t, context)), "the cache works after %s", path)
+		d.Stop(t)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, 5, databases, "keys, records, content, snapshots and history")
+	d.Start(t)
+	requirePruned(t, d)
 }

@@ -2,14 +2,8 @@ package history
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 
 	"github.com/containerd/log"
-	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/trace"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
@@ -205,45 +199,4 @@ func (b *Build) complete(rec *Record, recording *feed.Recording) {
 	s.publish(controlpb.BuildHistoryEventType_COMPLETE, rec.GetRef())
 	close(s.changed)
 	s.changed = make(chan struct{})
-}
-
-// keep makes a blob of bytes. Long ones go to a file.
-func (t *table) keep(data []byte) (blob, error) {
-	dgst := digest.FromBytes(data)
-	if data == nil {
-		data = []byte{}
-	}
-	if len(data) <= maxShort {
-		return blob{dgst, data}, nil
-	}
-	f, err := os.CreateTemp(t.blobDir(), "new-")
-	if err != nil {
-		return blob{}, err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), t.blobPath(dgst))
-	}
-	if err != nil {
-		return blob{}, errors.Join(err, os.Remove(f.Name()))
-	}
-	return blob{digest: dgst}, nil
-}
-
-// adopt makes a blob of a file, which is moved.
-func (t *table) adopt(path string) (blob, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return blob{}, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return blob{}, fmt.Errorf("read %s: %w", path, err)
-	}
-	if err := f.Sync(); err != nil {
-		return blob{}, err
-	}
-	dgst := digest.NewDigest(digest.Canonical, h)
-	return blob{digest: dgst}, os.Rename(path, t.blobPath(dgst))
 }

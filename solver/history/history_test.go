@@ -495,6 +495,25 @@ func TestADamagedHistoryIsNoHindrance(t *testing.T) {
 	}
 }
 
+// A disk may also take back what it has given, while the daemon runs.
+func TestAHistoryThatGetsDamagedIsMadeAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	s := open(t, history.Config{Dir: dir, MaxEntries: 10})
+	for i := range 5 {
+		build(t, s, &history.Record{Ref: fmt.Sprint(i)}, "text", nil)
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	require.NoError(t, os.Truncate(filepath.Join(dir, "history.db"), int64(2*os.Getpagesize())))
+	build(t, s, &history.Record{Ref: "after"}, "after", nil)
+	require.NoError(t, s.Flush(t.Context()))
+	require.Equal(t, []string{"after"}, refs(list(t, s, nil)))
+	text, err := output(t, s, "after")
+	require.NoError(t, err)
+	require.Equal(t, "after", text)
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"after"}, refs(list(t, open(t, history.Config{Dir: dir}), nil)))
+}
+
 func halve(t *testing.T, path string) {
 	t.Helper()
 	st, err := os.Stat(path)

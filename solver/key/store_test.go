@@ -100,12 +100,27 @@ func TestStoreSurvivesReopening(t *testing.T) {
 }
 
 func TestDamagedStoreIsSetAside(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.db")
-	require.NoError(t, os.WriteFile(path, []byte("this is not a database, and long enough to look like a page"), 0o600))
-	s := open(t, path)
-	s.AddResult(root("a"), key.Result{ID: "r"})
-	require.Len(t, s.Results(root("a")), 1)
-	require.FileExists(t, path+".damaged")
+	for name, damage := range map[string]func(b []byte) []byte{
+		"something else":              func([]byte) []byte { return []byte("this is not a database, and long enough to look like a page") },
+		"zeros after its first pages": func(b []byte) []byte { clear(b[2*os.Getpagesize():]); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "keys.db")
+			s := open(t, path)
+			s.AddResult(root("a"), key.Result{ID: "r"})
+			require.NoError(t, s.Close())
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path, damage(b), 0o600))
+			s = open(t, path)
+			require.Empty(t, s.Results(root("a")))
+			s.AddResult(root("a"), key.Result{ID: "r"})
+			require.Len(t, s.Results(root("a")), 1)
+			aside, err := filepath.Glob(path + ".damaged-*")
+			require.NoError(t, err)
+			require.Len(t, aside, 1)
+		})
+	}
 }
 
 func TestWhatIsFlushedOutlivesACrash(t *testing.T) {
@@ -130,6 +145,8 @@ func TestAStoreThatIsInUseIsLeftAlone(t *testing.T) {
 	id := s.Save(op("x"), [][]key.Alt{alts(root("a"))})
 	_, err := key.Open(path)
 	require.ErrorContains(t, err, "timeout")
-	require.NoFileExists(t, path+".damaged")
+	entries, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
 	require.Equal(t, []key.ID{id}, s.Find(op("x"), [][]key.Alt{alts(root("a"))}))
 }

@@ -1,22 +1,22 @@
 package key
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 )
 
 // table is a map on disk with a write buffer in front: reads see writes at once, writes reach the
 // disk many at a time. A crash loses the writes of the last moment, which is a few cache misses.
 type table struct {
-	db *bolt.DB
+	db *boltfile.DB
 
 	// flushing is held while writes are on their way to the disk; it is taken before mu.
 	flushing sync.Mutex
@@ -56,60 +56,42 @@ const flushDelay = 50 * time.Millisecond
 const maxFresh = 1 << 16
 
 func openTable(path string) (*table, error) {
-	db, err := openDB(path)
+	db, err := boltfile.Open(path, makeBuckets)
+	var other *versionError
+	if errors.As(err, &other) {
+		if err := boltfile.SetAside(path, err); err != nil {
+			return nil, fmt.Errorf("key store %s: %w", path, err)
+		}
+		db, err = boltfile.Open(path, makeBuckets)
+	}
 	if err != nil {
-		if !damaged(err) {
-			return nil, fmt.Errorf("key store %s: %w", path, err)
-		}
-		// A damaged store is a cold cache, not a daemon that does not start.
-		if err := os.Rename(path, path+".damaged"); err != nil {
-			return nil, fmt.Errorf("key store %s: %w", path, err)
-		}
-		if db, err = openDB(path); err != nil {
-			return nil, fmt.Errorf("key store %s: %w", path, err)
-		}
+		return nil, fmt.Errorf("key store: %w", err)
 	}
 	return &table{db: db, fresh: map[cell][]byte{}, wake: make(chan struct{}, 1)}, nil
 }
 
-// damaged tells whether a store could not be opened for what is in it, rather than for what is
-// around it: a full disk, somebody else's lock, a lack of permission.
-func damaged(err error) bool {
-	var errno syscall.Errno
-	return !errors.Is(err, bolterrors.ErrTimeout) && !errors.As(err, &errno)
+// versionError says that a store has another schema.
+type versionError struct{ version []byte }
+
+// Error names both.
+func (e *versionError) Error() string {
+	return fmt.Sprintf("schema version %q is not %s", e.version, schemaVersion)
 }
 
-func openDB(path string) (_ *bolt.DB, err error) {
-	defer func() {
-		// bbolt panics on some damaged files.
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%v", r)
-		}
-	}()
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+func makeBuckets(tx *bolt.Tx) error {
+	meta, err := tx.CreateBucketIfNotExists([]byte("meta"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucketIfNotExists([]byte("meta"))
-		if err != nil {
+	if v := meta.Get([]byte("version")); v != nil && string(v) != schemaVersion {
+		return &versionError{bytes.Clone(v)}
+	}
+	for _, b := range buckets {
+		if _, err := tx.CreateBucketIfNotExists([]byte{byte(b)}); err != nil {
 			return err
 		}
-		if v := meta.Get([]byte("version")); v != nil && string(v) != schemaVersion {
-			return fmt.Errorf("schema version %s is not %s", v, schemaVersion)
-		}
-		for _, b := range buckets {
-			if _, err := tx.CreateBucketIfNotExists([]byte{byte(b)}); err != nil {
-				return err
-			}
-		}
-		return meta.Put([]byte("version"), []byte(schemaVersion))
-	})
-	if err != nil {
-		_ = db.Close()
-		return nil, err
 	}
-	return db, nil
+	return meta.Put([]byte("version"), []byte(schemaVersion))
 }
 
 // get returns the value of a cell, nil if there is none. The caller must not change it.

@@ -46,7 +46,7 @@ var (
 
 // Store is one file. Methods may be called concurrently.
 type Store struct {
-	db    *bbolt.DB
+	db    *boltfile.DB
 	clean bool
 
 	// flushing is held while a transaction runs, so that writes reach the disk in order.
@@ -78,37 +78,32 @@ func (b batch) empty() bool { return len(b.records)+len(b.usage)+len(b.values) =
 
 // Open opens the file, which is made if missing or damaged.
 func Open(path string) (*Store, error) {
-	db, err := boltfile.Open(path)
-	if err != nil {
+	s := &Store{pending: newBatch(), inFlight: newBatch()}
+	var err error
+	if s.db, err = boltfile.Open(path, s.init); err != nil {
 		return nil, err
-	}
-	s := &Store{db: db, pending: newBatch(), inFlight: newBatch()}
-	if err := s.init(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) init() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, recordBucket, usageBucket, valueBucket} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
+func (s *Store) init(tx *bbolt.Tx) error {
+	for _, name := range [][]byte{metaBucket, recordBucket, usageBucket, valueBucket} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
 		}
-		meta := tx.Bucket(metaBucket)
-		if v := meta.Get(versionKey); v == nil {
-			s.clean = true
-			if err := meta.Put(versionKey, []byte{schema}); err != nil {
-				return err
-			}
-		} else if len(v) != 1 || v[0] != schema {
-			return fmt.Errorf("schema version %x is not known", v)
-		} else {
-			s.clean = meta.Get(cleanKey) != nil
+	}
+	meta := tx.Bucket(metaBucket)
+	if v := meta.Get(versionKey); v == nil {
+		s.clean = true
+		if err := meta.Put(versionKey, []byte{schema}); err != nil {
+			return err
 		}
-		return meta.Delete(cleanKey)
-	})
+	} else if len(v) != 1 || v[0] != schema {
+		return fmt.Errorf("schema version %x is not known", v)
+	} else {
+		s.clean = meta.Get(cleanKey) != nil
+	}
+	return meta.Delete(cleanKey)
 }
 
 // Clean reports whether the file was closed by Close when it was last used.
@@ -125,16 +120,17 @@ func (s *Store) Records(fn func(id string, record, usage []byte) error) error {
 	})
 }
 
-// Indexes calls fn for every stored value with its index, which may be empty.
+// Indexes calls fn for every stored value with its index, which may be empty. Values that cannot be read are
+// left out.
 func (s *Store) Indexes(fn func(id, key, index string)) error {
 	return s.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(valueBucket).ForEach(func(k, v []byte) error {
 			id, key, ok := bytes.Cut(k, []byte{0})
-			index, _, err := splitValue(v)
-			if !ok || err != nil {
-				return fmt.Errorf("value %q is damaged", k)
+			if index, _, err := splitValue(v); ok && err == nil {
+				fn(string(id), string(key), string(index))
+			} else {
+				log.L.Warnf("a value of a cache record, %q, cannot be read", k)
 			}
-			fn(string(id), string(key), string(index))
 			return nil
 		})
 	})
