@@ -80,6 +80,7 @@ func (j *job) load(ctx context.Context, def *pb.Definition, policies *policy.Set
 		Platform:     j.solver.platform(),
 		Capabilities: gwserver.CheckLLB,
 		Amend:        j.amend(ctx, policies),
+		Policies:     policies.ID(),
 		Compat:       j.req.Compatibility,
 	})
 	if err != nil {
@@ -88,6 +89,7 @@ func (j *job) load(ctx context.Context, def *pb.Definition, policies *policy.Set
 	if err := j.admit(g); err != nil {
 		return nil, schedule.Edge{}, err
 	}
+	j.keepPolicies(policies)
 	edge, err := j.sched.Load(ctx, g)
 	return g, edge, err
 }

@@ -73,6 +73,8 @@ type job struct {
 	answers  []map[string]string
 	// definitions tells which request made the definition with a root.
 	definitions map[digest.Digest]*asked
+	// sets are the source policies that definitions were loaded under, by their ids.
+	sets map[string]*policy.Set
 	// refused are the remote caches that were asked for and are not there.
 	refused []string
 

@@ -33,8 +33,28 @@ func (j *job) newPolicies() (*policy.Set, error) {
 	return policy.New(policies, client)
 }
 
+// keepPolicies keeps a set for the definitions of build ops in what was loaded under it.
+func (j *job) keepPolicies(set *policy.Set) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.sets == nil {
+		j.sets = map[string]*policy.Set{}
+	}
+	j.sets[set.ID()] = set
+}
+
+// policiesOf returns the set with an id.
+func (j *job) policiesOf(id string) *policy.Set {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sets[id]
+}
+
 // policyClient is the session that is asked about sources.
 type policyClient struct{ job *job }
+
+// ID is that of the session.
+func (c policyClient) ID() string { return c.job.req.PolicySession }
 
 // CheckPolicy asks the session.
 func (c policyClient) CheckPolicy(ctx context.Context, req *policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error) {

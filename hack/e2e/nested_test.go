@@ -1,16 +1,26 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/event"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	bkclient "github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
+	"github.com/openbuildkit/buildkit/session"
 )
 
 // definitionIn returns a tree with a file that holds the definition of s.
@@ -67,5 +77,119 @@ func TestADefinitionThatAStepHasMadeIsBuilt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { require.ErrorContains(t, solve(test.state), test.err) })
 	}
+	d.RequireIdle(t)
+}
+
+func TestPoliciesReachDefinitionsThatStepsHaveMade(t *testing.T) {
+	t.Parallel()
+	d := start(t, harness.DaemonOptions{})
+	c := connectTo(t, d)
+	const usual = "buildkit.llb.definition"
+	deny := []*sourcepolicypb.Policy{{Rules: []*sourcepolicypb.Rule{{
+		Action: sourcepolicypb.PolicyAction_DENY, Selector: &sourcepolicypb.Selector{Identifier: busyboxSource},
+	}}}}
+	denied := `source "` + busyboxSource + `" denied by policy`
+	once := marshal(t, llb.Build(definitionIn(t, llb.Image("busybox"), usual), ""))
+	twice := marshal(t, llb.Build(definitionIn(t, llb.Build(definitionIn(t, llb.Image("busybox"), usual), ""), usual), ""))
+	err := driveOnce(t, c, bkclient.SolveOpt{}, func(ctx context.Context, g gateway.Client) {
+		for range 2 {
+			for _, definition := range []*pb.Definition{once, twice} {
+				// What one request may have is no reason to give it to another.
+				_, err := g.Solve(ctx, gateway.SolveRequest{Definition: definition, Evaluate: true})
+				require.NoError(t, err)
+				_, err = g.Solve(ctx, gateway.SolveRequest{Definition: definition, Evaluate: true, SourcePolicies: deny})
+				require.ErrorContains(t, err, denied)
+			}
+		}
+	})
+	require.NoError(t, err)
+	for range 2 {
+		require.Contains(t, solve(t, d, twice, policyFile(t, denies("docker-image://*"))).wait(t).Stderr, denied, "it is in the cache")
+	}
+	d.RequireIdle(t)
+}
+
+// sayings is a listener that is told when a step says something.
+type sayings chan string
+
+// next returns what is said next, and fails the test if that takes too long.
+func (s sayings) next(t *testing.T) string {
+	t.Helper()
+	timer := time.NewTimer(time.Minute)
+	defer timer.Stop()
+	select {
+	case text := <-s:
+		return text
+	case <-timer.C:
+		t.Fatal("nothing was said")
+		return ""
+	}
+}
+
+func (s sayings) Emit(b event.Batch) {
+	for _, l := range b.Logs {
+		select {
+		case s <- string(l.Data):
+		default:
+		}
+	}
+}
+
+func TestABuildGoesOnWithANestedDefinitionThatAnotherLeaves(t *testing.T) {
+	t.Parallel()
+	d := start(t, harness.DaemonOptions{Config: `insecure-entitlements = ["network.host"]`})
+	c := connectTo(t, d)
+	shared, err := session.New("")
+	require.NoError(t, err)
+	ran := make(chan error, 1)
+	go func() { ran <- shared.Run(t.Context(), session.GRPCDialer(controlpb.NewControlClient(c.Conn()))) }()
+	gate, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer gate.Close()
+	port := gate.Addr().(*net.TCPAddr).Port
+	made := llb.Image("busybox").Run(
+		llb.Shell(fmt.Sprintf("echo waiting; nc 127.0.0.1 %d </dev/null && echo made >/out/made", port)),
+		llb.Network(pb.NetMode_HOST),
+	).AddMount("/out", llb.Scratch()).GetMount("/out")
+	definition := marshal(t, llb.Build(definitionIn(t, made, "buildkit.llb.definition"), ""))
+	build := func(ctx context.Context) (sayings, chan error) {
+		said, done := make(sayings, 10), make(chan error, 1)
+		go func() {
+			_, err := c.Solve(ctx, definition, bkclient.SolveOpt{SharedSession: shared, Progress: said, AllowedEntitlements: []string{"network.host"}})
+			done <- err
+		}()
+		return said, done
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	said, first := build(ctx)
+	require.Equal(t, "waiting\n", said.next(t))
+	said, second := build(t.Context())
+	require.Equal(t, "waiting\n", said.next(t), "the other build is told what the step does, too")
+	leave()
+	require.ErrorIs(t, <-first, context.Canceled)
+	conn, err := gate.Accept()
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.NoError(t, <-second)
+	require.NoError(t, shared.Close())
+	<-ran
+	require.Empty(t, said, "the step was not begun again")
+	d.RequireIdle(t)
+}
+
+func TestWhatWasMadeByANestedDefinitionAndIsLostIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	d := start(t, harness.DaemonOptions{})
+	base := llb.Image("busybox")
+	made := base.Run(llb.Shell("echo made >/out/made")).AddMount("/out", llb.Scratch()).GetMount("/out")
+	nested := llb.Build(definitionIn(t, llb.Build(definitionIn(t, made, "inner"), "inner"), "outer"), "outer")
+	requireSolved(t, solve(t, d, marshal(t, nested)))
+	lost, err := filepath.Glob(filepath.Join(d.Root, "*/cache/snapshots/overlayfs/snapshots/*/fs/made"))
+	require.NoError(t, err)
+	require.Len(t, lost, 1)
+	require.NoError(t, os.RemoveAll(filepath.Dir(filepath.Dir(lost[0]))))
+	out := t.TempDir()
+	requireSolved(t, solve(t, d, marshal(t, llb.Scratch().File(llb.Copy(nested, "/made", "/copied"))), toLocal(out)))
+	require.Equal(t, "made\n", read(t, out, "copied"))
 	d.RequireIdle(t)
 }

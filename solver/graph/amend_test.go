@@ -72,11 +72,11 @@ func TestSourcesThatBecomeTheSameHaveOneDigest(t *testing.T) {
 	require.Equal(t, in[0].Vertex.Digest, in[1].Vertex.Digest)
 }
 
-func TestAReplacedSourceDecidesOnTheSession(t *testing.T) {
+func TestAReplacedSourceDecidesOnWhoMayShareIt(t *testing.T) {
 	b := &builder{}
 	def := b.result(b.add(run(b.add(source("docker-image://a")), "one")))
-	require.False(t, load(t, def, opt)["one"].Session)
-	require.True(t, load(t, def, replacing("docker-image://a", "local://b"))["one"].Session)
+	require.Equal(t, graph.ShareAll, load(t, def, opt)["one"].Sharing)
+	require.Equal(t, graph.ShareSession, load(t, def, replacing("docker-image://a", "local://b"))["one"].Sharing)
 }
 
 func TestARefusedOpEndsTheLoad(t *testing.T) {

@@ -43,14 +43,28 @@ type Vertex struct {
 	Description   map[string]string
 	// Sources say where in the user's files the vertex stands; nil if unknown.
 	Sources []Source
-	// Session is set if the vertex is a local source without a session of its own, or a build op,
-	// whose definition is checked for the build that it is made part of, or descends
-	// from one: builds of different sessions must not share it.
-	Session bool
+	// Sharing tells which builds may share the vertex: no more than may share those it descends from.
+	Sharing Sharing
+	// Policies names the source policies that hold for the definition which a build op makes. It is
+	// empty if there are none, and for all other ops.
+	Policies string
 	// Compat is the version of behaviour that was asked for, if what the vertex yields has another
 	// form since: builds of different versions must not share it. It is 0 for all others.
 	Compat compat.Version
 }
+
+// Sharing is a circle of builds.
+type Sharing uint8
+
+// The circles, the widest first.
+const (
+	ShareAll Sharing = iota
+	// ShareSession is for local sources without a session of their own: they read the files of
+	// whichever client asks.
+	ShareSession
+	// ShareNone is for build ops: what they build is checked against, and becomes part of, one build.
+	ShareNone
+)
 
 // Source is a part of a file that a vertex was made from.
 type Source struct {

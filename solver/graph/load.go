@@ -22,6 +22,8 @@ type Opt struct {
 	Capabilities func(id string) error
 	// Amend, if set, may change what an op does, or refuse it. It tells whether it has changed it.
 	Amend func(op *pb.Op, platform ocispec.Platform) (changed bool, err error)
+	// Policies names the source policies that Amend applies, for the definitions of build ops.
+	Policies string
 	// Compat is the version of behaviour that is asked for; 0 is the current one.
 	Compat compat.Version
 }
@@ -197,15 +199,19 @@ func (l *loader) vertex(p *parsedOp) (*Vertex, error) {
 		}
 		e := Edge{Vertex: l.parsed[l.index[ref.digest]].vertex, Output: ref.output}
 		v.Inputs = append(v.Inputs, e)
-		v.Session = v.Session || e.Vertex.Session
+		v.Sharing = max(v.Sharing, e.Vertex.Sharing)
 	}
 	if s := p.op.GetSource(); s != nil {
-		v.Session = v.Session || isUnpinnedLocal(s)
+		if isUnpinnedLocal(s) {
+			v.Sharing = max(v.Sharing, ShareSession)
+		}
 		if hasChanged(s, l.opt.Compat) {
 			v.Compat = l.opt.Compat
 		}
 	}
-	v.Session = v.Session || p.op.GetBuild() != nil
+	if p.op.GetBuild() != nil {
+		v.Sharing, v.Policies = ShareNone, l.opt.Policies
+	}
 	v.Name = meta.GetDescription()[pb.DescriptionName]
 	if v.Name == "" {
 		v.Name = defaultName(p.op, v.Inputs)

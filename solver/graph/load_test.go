@@ -91,7 +91,7 @@ func TestNamesOfMergesHaveABound(t *testing.T) {
 	require.True(t, utf8.ValidString(g.Root.Vertex.Name))
 }
 
-func TestLoadTellsWhichVerticesBelongToASession(t *testing.T) {
+func TestLoadTellsWhoMayShareAVertex(t *testing.T) {
 	b := &builder{}
 	pinned := source("local://ctx")
 	pinned.GetSource().Attrs = map[string]string{"local.session": "s"}
@@ -99,12 +99,23 @@ func TestLoadTellsWhichVerticesBelongToASession(t *testing.T) {
 	top := b.add(run(free, "x"))
 	g, err := graph.Load(b.result(top), opt)
 	require.NoError(t, err)
-	require.True(t, g.Vertices[0].Session)
-	require.True(t, g.Vertices[1].Session, "and so do those that are made from them")
+	require.Equal(t, graph.ShareSession, g.Vertices[0].Sharing)
+	require.Equal(t, graph.ShareSession, g.Vertices[1].Sharing, "and so may those that are made from it")
 	b = &builder{}
 	g, err = graph.Load(b.result(b.add(run(b.add(pinned), "x"))), opt)
 	require.NoError(t, err)
-	require.False(t, g.Root.Vertex.Session)
+	require.Equal(t, graph.ShareAll, g.Root.Vertex.Sharing)
+
+	// What a build op builds is found out by the build that it is part of.
+	b = &builder{}
+	build := &pb.Op{Inputs: []*pb.Input{b.add(source("local://ctx"))}, Op: &pb.Op_Build{Build: &pb.BuildOp{
+		Builder: pb.LLBBuilder, Inputs: map[string]*pb.BuildInput{pb.LLBDefinition: {}},
+	}}}
+	g, err = graph.Load(b.result(b.add(run(b.add(build), "x"))), graph.Opt{Platform: opt.Platform, Policies: "strict"})
+	require.NoError(t, err)
+	require.Equal(t, []graph.Sharing{graph.ShareSession, graph.ShareNone, graph.ShareNone},
+		[]graph.Sharing{g.Vertices[0].Sharing, g.Vertices[1].Sharing, g.Vertices[2].Sharing})
+	require.Equal(t, []string{"", "strict", ""}, []string{g.Vertices[0].Policies, g.Vertices[1].Policies, g.Vertices[2].Policies})
 }
 
 func TestLoadTellsWhatHasChangedSinceAVersion(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -27,25 +28,30 @@ type buildOp struct {
 // nester is a build in which definitions are built that its steps have made: its value in the
 // scheduler says so.
 type nester interface {
-	// LoadNested checks a definition as those of the build's frontend, and makes its vertices part
-	// of the build.
-	LoadNested(ctx context.Context, def *pb.Definition) (Nested, error)
+	// LoadNested checks a definition as if it stood in that with the build op, and makes its vertices
+	// part of the build.
+	LoadNested(ctx context.Context, build *graph.Vertex, def *pb.Definition) (Nested, error)
 }
 
 // Nested is a definition that has become part of a build.
 type Nested interface {
 	// Graph returns what was loaded.
 	Graph() *graph.Graph
-	// Result makes it, or finds it.
-	Result(ctx context.Context) (schedule.Result, error)
+	// Tree makes it, or finds it. The caller releases it.
+	Tree(ctx context.Context) (*cache.Ref, error)
 }
 
 // Static is true.
 func (o *buildOp) Static() bool { return true }
 
-// Identify describes the op by what it says; the definition is part of the input.
+// Identify describes the op by what it says, and by the policies that decide what its definition may
+// be made of; the definition is part of the input.
 func (o *buildOp) Identify(context.Context, *schedule.Env) (*schedule.Identity, error) {
-	return combineKey(buildKind, o.op, len(o.v.Inputs))
+	id, err := combineKey(buildKind, o.op, len(o.v.Inputs))
+	if err == nil && o.v.Policies != "" {
+		id.Keys[0] = digest.FromString(id.Keys[0].String() + "\x00" + o.v.Policies)
+	}
+	return id, err
 }
 
 // Run builds the definition. It takes no slot: the steps of the definition do.
@@ -58,23 +64,23 @@ func (o *buildOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.
 	if err != nil {
 		return nil, err
 	}
-	nested, err := n.LoadNested(ctx, def)
+	nested, err := n.LoadNested(ctx, o.v, def)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := o.f.nesting.enter(o.v.Digest, nested.Graph())
+	leave, err := o.f.nesting.enter(n, o.v.Digest, nested.Graph())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	res, err := nested.Result(ctx)
+	tree, err := nested.Tree(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return []schedule.Result{res}, nil
+	return []schedule.Result{NewTree(tree)}, nil
 }
 
-// nesterOf returns the build that the op is part of. It is shared by builds of one session only.
+// nesterOf returns the build that the op is part of: the only one, as builds share none.
 func nesterOf(env *schedule.Env) (nester, error) {
 	for _, v := range env.Values() {
 		if n, ok := v.(nester); ok {

@@ -19,19 +19,27 @@ const maxNesting = 32
 type nesting struct {
 	mu sync.Mutex
 	// parents are, for each build op of a definition that is being built, those that build it.
-	parents map[digest.Digest]map[digest.Digest]int
+	parents map[nestedStep]map[nestedStep]int
+}
+
+// nestedStep is a build op of a build. What it builds is in its input: in another build the same op
+// may build something else.
+type nestedStep struct {
+	build  nester
+	vertex digest.Digest
 }
 
 func newNesting() *nesting {
-	return &nesting{parents: map[digest.Digest]map[digest.Digest]int{}}
+	return &nesting{parents: map[nestedStep]map[nestedStep]int{}}
 }
 
-// enter notes that the op builds g, until the function that is returned is called.
-func (n *nesting) enter(op digest.Digest, g *graph.Graph) (leave func(), err error) {
-	var children []digest.Digest
+// enter notes that a build op of a build builds g, until the function that is returned is called.
+func (n *nesting) enter(build nester, vertex digest.Digest, g *graph.Graph) (leave func(), err error) {
+	op := nestedStep{build, vertex}
+	var children []nestedStep
 	for _, v := range g.Vertices {
 		if v.Op.GetBuild() != nil {
-			children = append(children, v.Digest)
+			children = append(children, nestedStep{build, v.Digest})
 		}
 	}
 	n.mu.Lock()
@@ -47,7 +55,7 @@ func (n *nesting) enter(op digest.Digest, g *graph.Graph) (leave func(), err err
 	}
 	for _, c := range children {
 		if n.parents[c] == nil {
-			n.parents[c] = map[digest.Digest]int{}
+			n.parents[c] = map[nestedStep]int{}
 		}
 		n.parents[c][op]++
 	}
@@ -66,10 +74,10 @@ func (n *nesting) enter(op digest.Digest, g *graph.Graph) (leave func(), err err
 }
 
 // above returns the op and all that lead to it, and how far away the farthest is.
-func (n *nesting) above(op digest.Digest) (all map[digest.Digest]bool, depth int) {
-	all = map[digest.Digest]bool{op: true}
-	for row := []digest.Digest{op}; len(row) > 0; {
-		var next []digest.Digest
+func (n *nesting) above(op nestedStep) (all map[nestedStep]bool, depth int) {
+	all = map[nestedStep]bool{op: true}
+	for row := []nestedStep{op}; len(row) > 0; {
+		var next []nestedStep
 		for _, d := range row {
 			for p := range n.parents[d] {
 				if !all[p] {

@@ -21,6 +21,8 @@ const maxQuestions = 10
 
 // Client decides on sources one by one, on the side of the user.
 type Client interface {
+	// ID names the client: another one may decide otherwise.
+	ID() string
 	// CheckPolicy asks for a decision or for what has to be known first.
 	CheckPolicy(ctx context.Context, req *policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error)
 	// Resolve finds out what the client wants to know. Policies do not apply.

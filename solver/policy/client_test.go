@@ -19,10 +19,13 @@ import (
 
 // client answers with check; what it resolves has the digest d.
 type client struct {
+	id       string
 	check    func(*policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error)
 	asked    []*policypb.CheckPolicyRequest
 	resolved []*gatewaypb.ResolveSourceMetaRequest
 }
+
+func (c *client) ID() string { return c.id }
 
 func (c *client) CheckPolicy(_ context.Context, req *policypb.CheckPolicyRequest) (*policypb.CheckPolicyResponse, error) {
 	c.asked = append(c.asked, req)

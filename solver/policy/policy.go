@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -42,12 +44,25 @@ type Set struct {
 	policies [][]*rule
 	client   Client
 	size     patterns
+	id       digest.Digest
 }
 
 // New returns the set of policies, asked in this order and then client, which may be nil. Errors
 // name what is wrong with a rule.
 func New(policies []*sourcepolicypb.Policy, client Client) (*Set, error) {
-	return (&Set{client: client}).With(policies)
+	s := &Set{client: client}
+	if client != nil {
+		s.id = digest.FromString("client " + client.ID())
+	}
+	return s.With(policies)
+}
+
+// ID is equal for sets that decide alike, and empty for one that allows everything.
+func (s *Set) ID() string {
+	if s == nil {
+		return ""
+	}
+	return s.id.String()
 }
 
 // With returns the set with more policies, asked after those that are there.
@@ -57,7 +72,7 @@ func (s *Set) With(policies []*sourcepolicypb.Policy) (*Set, error) {
 	}
 	out := &Set{}
 	if s != nil {
-		out.client, out.size = s.client, s.size
+		out.client, out.size, out.id = s.client, s.size, s.id
 		out.policies = append(out.policies, s.policies...)
 	}
 	for _, p := range policies {
@@ -71,7 +86,12 @@ func (s *Set) With(policies []*sourcepolicypb.Policy) (*Set, error) {
 				return nil, status.WithCode(err, codes.InvalidArgument)
 			}
 		}
+		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+		if err != nil {
+			return nil, fmt.Errorf("encode source policy: %w", err)
+		}
 		out.policies = append(out.policies, rules)
+		out.id = digest.FromString(out.id.String() + "\x00" + string(text))
 	}
 	return out, nil
 }

@@ -258,3 +258,26 @@ func TestASetIsNotChangedByAddingToIt(t *testing.T) {
 	_, err = none.Evaluate(t.Context(), source(busybox), ocispec.Platform{})
 	require.ErrorIs(t, err, policy.ErrDenied)
 }
+
+func TestSetsThatDecideAlikeHaveOneID(t *testing.T) {
+	set := func(c policy.Client, texts ...string) string {
+		t.Helper()
+		s, err := policy.New(parse(t, texts...), c)
+		require.NoError(t, err)
+		return s.ID()
+	}
+	var none *policy.Set
+	require.Empty(t, none.ID())
+	require.Empty(t, set(nil))
+	both, err := policy.New(parse(t, allowBusy), nil)
+	require.NoError(t, err)
+	both, err = both.With(parse(t, denyBusy))
+	require.NoError(t, err)
+	require.Equal(t, both.ID(), set(nil, allowBusy, denyBusy))
+	all := []string{
+		"", set(nil, denyBusy), set(nil, allowBusy), set(nil, allowBusy, denyBusy), set(nil, denyBusy, allowBusy),
+		set(&client{id: "a"}), set(&client{id: "b"}), set(&client{id: "a"}, denyBusy),
+	}
+	slices.Sort(all)
+	require.Len(t, slices.Compact(all), 8)
+}

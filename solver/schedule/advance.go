@@ -413,7 +413,9 @@ func (s *Scheduler) loaded(n *node, loaded map[int]Result, bad []string) {
 
 // follow lets a node wait for another one that runs what would match it.
 func (s *Scheduler) follow(n *node) bool {
-	if n.vertex.IgnoreCache || n.identity.Unstored {
+	// A build op does nothing itself; who runs it along joins the steps of its definition, and goes on
+	// with them if the other leaves.
+	if n.vertex.IgnoreCache || n.identity.Unstored || n.vertex.Op.GetBuild() != nil {
 		return false
 	}
 	mine := n.alternatives((*output).matchKeys)

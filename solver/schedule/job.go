@@ -83,7 +83,10 @@ func (j *Job) join(g *graph.Graph) (Edge, []*node, error) {
 	for _, v := range g.Vertices {
 		variants[v] = variant(v, variants)
 		id := nodeID{digest: v.Digest, variant: variants[v]}
-		if v.Session && len(j.sessions) > 0 {
+		switch {
+		case v.Sharing == graph.ShareNone:
+			id.owner = j
+		case v.Sharing == graph.ShareSession && len(j.sessions) > 0:
 			id.session = j.sessions[0]
 		}
 		n := j.s.peek(id)
@@ -99,9 +102,10 @@ func (j *Job) join(g *graph.Graph) (Edge, []*node, error) {
 	return j.adopt(g, made, fresh)
 }
 
-// variant is empty for a vertex that, with all its ancestors, uses the cache and is of no version.
+// variant is empty for a vertex that, with all its ancestors, uses the cache, is of no version and
+// under no policies.
 func variant(v *graph.Vertex, known map[*graph.Vertex]digest.Digest) digest.Digest {
-	plain := !v.IgnoreCache && v.Compat == 0
+	plain := !v.IgnoreCache && v.Compat == 0 && v.Policies == ""
 	for _, in := range v.Inputs {
 		plain = plain && known[in.Vertex] == ""
 	}
@@ -114,6 +118,9 @@ func variant(v *graph.Vertex, known map[*graph.Vertex]digest.Digest) digest.Dige
 	}
 	if v.Compat != 0 {
 		_, _ = fmt.Fprintf(h.Hash(), "version %d", v.Compat)
+	}
+	if v.Policies != "" {
+		_, _ = fmt.Fprintf(h.Hash(), "policies %s", v.Policies)
 	}
 	for _, in := range v.Inputs {
 		_, _ = h.Hash().Write([]byte{0})

@@ -11,12 +11,13 @@ import (
 )
 
 // nodeID tells which vertices are one. Besides the digest it has what the digest leaves out and
-// sharing must respect: which of the vertex and its ancestors ignore the cache or are of an
-// older version, and the session whose files it reads.
+// sharing must respect: which of the vertex and its ancestors ignore the cache, are of an older
+// version or under policies, the session whose files it reads, and the Job that alone may have it.
 type nodeID struct {
 	digest  digest.Digest
 	variant digest.Digest
 	session string
+	owner   *Job
 }
 
 // level is how much is wanted of an output.
