@@ -265,7 +265,8 @@ type Request struct {
 	Ref string
 	// Session is the id of the client's session.
 	Session string
-	// Of Definition and Frontend at most one is set. With neither, Build produces the result.
+	// Of Definition and Frontend at most one is set. With neither, Build produces the result; without
+	// Build either, it is the empty tree.
 	Definition     *pb.Definition
 	Frontend       string
 	FrontendOpt    map[string]string

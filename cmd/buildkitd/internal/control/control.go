@@ -85,8 +85,9 @@ func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (*c
 		// It is a build all the same, one that fails: those who listen to it do not wait for it.
 		refused := func(context.Context, client.Client) (*client.Result, error) { return nil, err }
 		r = solver.Request{Ref: req.GetRef(), Internal: req.GetInternal(), Build: refused}
-	case r.Definition == nil && r.Frontend == "":
-		// The client drives the build: its calls name it from now on, however long it takes to start.
+	case req.GetDefinition() == nil && r.Frontend == "":
+		// The client drives the build: its calls name it from now on, however long it takes to start. A
+		// definition of nothing is not meant so: it stands for the empty tree.
 		build, err := c.cfg.Builds.Register(r.Ref)
 		if err != nil {
 			return nil, err

@@ -138,6 +138,11 @@ func TestARequestIsDecoded(t *testing.T) {
 				FrontendInputs: map[string]*pb.Definition{"in": def},
 			},
 		},
+		// Build is nil: the client is not waited for.
+		"of a definition of nothing": {
+			&controlpb.SolveRequest{Definition: &pb.Definition{}},
+			solver.Request{},
+		},
 		"of an exporter, also named in the old way": {
 			&controlpb.SolveRequest{
 				Frontend: "f", ExporterDeprecated: "oci",
@@ -204,6 +209,10 @@ func TestARequestThatCannotBeMetIsRefused(t *testing.T) {
 		"with a remote cache to write, named in the old way": {
 			&controlpb.SolveRequest{Ref: "b", Cache: &controlpb.CacheOptions{ExportRefDeprecated: "r"}},
 			codes.InvalidArgument, `unknown cache exporter: "registry"`,
+		},
+		"with a definition and a frontend": {
+			&controlpb.SolveRequest{Ref: "b", Frontend: "f", Definition: &pb.Definition{Def: [][]byte{{1}}}},
+			codes.InvalidArgument, "cannot solve with both Definition and Frontend specified",
 		},
 		"on a proxied network":      {&controlpb.SolveRequest{Ref: "b", ProxyNetwork: true}, codes.Unimplemented, "proxied networks are not supported"},
 		"for outputs of no version": {&controlpb.SolveRequest{Ref: "b", CompatibilityVersion: 31}, codes.InvalidArgument, "unknown compatibility version 31"},

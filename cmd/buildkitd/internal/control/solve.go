@@ -39,6 +39,9 @@ func decodeSolve(req *controlpb.SolveRequest) (solver.Request, error) {
 	if len(req.GetDefinition().GetDef()) > 0 {
 		r.Definition = req.GetDefinition()
 	}
+	if r.Definition != nil && r.Frontend != "" {
+		return solver.Request{}, invalid("cannot solve with both Definition and Frontend specified")
+	}
 	return r, nil
 }
 
