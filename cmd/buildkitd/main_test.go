@@ -180,7 +180,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		`invalid label "x": want key=value`:                            {"--oci-worker-labels=x"},
 		`--oci-worker: "maybe" is neither auto nor a boolean`:          {"--oci-worker=maybe"},
 		`unsupported log type "xml"`:                                   {"--log-format=xml"},
-		`not a valid logrus Level: "loud"`:                             {"--log-level=loud"},
+		`unsupported log level "loud"`:                                 {"--log-level=loud"},
 		"group: unknown group nosuchgroup":                             {"--group=nosuchgroup"},
 		`invalid group "-1"`:                                           {"--group=-1"},
 		`invalid GC storage "1,x": "x" is no number of MB`:             {"--oci-worker-gc-keepstorage=1,x"},
@@ -198,7 +198,7 @@ func TestTheDaemonSaysWhyItDoesNotStart(t *testing.T) {
 	for want, args := range map[string][]string{
 		"toml: array is incomplete": {"--config=" + writeConfig(t, "root = [\n")},
 		"address nonsense does not contain proto, you meant unix://nonsense ?":                 {"--addr=nonsense"},
-		`not a valid logrus Level: "loud"`:                                                     {addr, "--log-level=loud"},
+		`unsupported log level "loud"`:                                                         {addr, "--log-level=loud"},
 		"invalid entitlement : everything":                                                     {addr, "--allow-insecure-entitlement=everything"},
 		`unknown snapshotter name: "zfs9"`:                                                     {addr, "--oci-worker-snapshotter=zfs9"},
 		"you must specify key and cert file if one is specified":                               {"--addr=tcp://127.0.0.1:0", "--tlscert=x"},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,8 +58,8 @@ type CNI struct {
 	wg      sync.WaitGroup // removals under way
 }
 
-// NewCNI returns the provider. It reads the configuration and starts nothing. Namespaces that an
-// earlier daemon left in StateDir are removed.
+// NewCNI returns the provider. It reads the configuration and starts nothing; plugins that are not
+// there are an error. Namespaces that an earlier daemon left in StateDir are removed.
 func NewCNI(ctx context.Context, conf CNIConfig) (*CNI, error) {
 	load := cni.WithConfFile(conf.ConfigFile)
 	switch {
@@ -71,11 +72,29 @@ func NewCNI(ctx context.Context, conf CNIConfig) (*CNI, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load CNI configuration: %w", err)
 	}
+	if err := findPlugins(lib, conf.BinDirs); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return nil, err
 	}
 	c := &CNI{conf: conf, cni: lib, pool: make(chan *namespace, max(0, conf.PoolSize))}
 	return c, c.recover(ctx)
+}
+
+// findPlugins looks for the plugins of all networks, or the first step would be the one to tell.
+func findPlugins(lib cni.CNI, dirs []string) error {
+	for _, n := range lib.GetConfig().Networks {
+		for _, plugin := range n.Config.Plugins {
+			if name := plugin.Network.Type; !slices.ContainsFunc(dirs, func(dir string) bool {
+				info, err := os.Stat(filepath.Join(dir, name))
+				return err == nil && info.Mode().IsRegular()
+			}) {
+				return fmt.Errorf("CNI plugin %q of network %q is not in %s", name, n.Config.Name, strings.Join(dirs, ", "))
+			}
+		}
+	}
+	return nil
 }
 
 func isList(file string) bool {

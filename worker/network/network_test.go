@@ -34,6 +34,20 @@ func TestProvidersFor(t *testing.T) {
 	require.EqualError(t, err, "unknown network mode 99")
 }
 
+// pluginDirs are where the plugins of the projects and of distributions are.
+var pluginDirs = []string{"/opt/cni/bin", "/usr/lib/cni"}
+
+func TestAPluginThatIsMissingIsNoticedAtOnce(t *testing.T) {
+	conf, err := BridgeConfig("bktest", "10.211.7.0/24")
+	require.NoError(t, err)
+	empty := t.TempDir()
+	_, err = NewCNI(t.Context(), CNIConfig{StateDir: t.TempDir(), BinDirs: []string{empty}, Config: conf})
+	require.EqualError(t, err, `CNI plugin "loopback" of network "cni-loopback" is not in `+empty)
+	require.NoError(t, os.WriteFile(filepath.Join(empty, "loopback"), nil, 0o755))
+	_, err = NewCNI(t.Context(), CNIConfig{StateDir: t.TempDir(), BinDirs: []string{"/nonexistent", empty}, Config: conf})
+	require.EqualError(t, err, `CNI plugin "bridge" of network "buildkit" is not in /nonexistent, `+empty)
+}
+
 // newBridge returns a provider with a bridge of this test's own. It needs the CNI plugins.
 func newBridge(t *testing.T, bridge, subnet string, pool int) (*CNI, string) {
 	t.Helper()
@@ -41,7 +55,7 @@ func newBridge(t *testing.T, bridge, subnet string, pool int) (*CNI, string) {
 	require.NoError(t, err)
 	dir := filepath.Join(t.TempDir(), "netns")
 	c, err := NewCNI(t.Context(), CNIConfig{
-		StateDir: dir, BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, Config: conf, PoolSize: pool,
+		StateDir: dir, BinDirs: pluginDirs, Config: conf, PoolSize: pool,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -122,7 +136,7 @@ func TestConfigurationsAreReadInBothForms(t *testing.T) {
 	require.NoError(t, os.WriteFile(single, []byte(`{"cniVersion":"1.0.0","name":"n","type":"bridge"}`), 0o600))
 	require.False(t, isList(single))
 	for _, file := range []string{list, single} {
-		_, err := NewCNI(t.Context(), CNIConfig{StateDir: filepath.Join(dir, "s"), ConfigFile: file})
+		_, err := NewCNI(t.Context(), CNIConfig{StateDir: filepath.Join(dir, "s"), BinDirs: pluginDirs, ConfigFile: file})
 		require.NoError(t, err)
 	}
 	_, err = NewCNI(t.Context(), CNIConfig{StateDir: filepath.Join(dir, "s"), ConfigFile: filepath.Join(dir, "none")})

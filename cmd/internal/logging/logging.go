@@ -16,6 +16,9 @@ func SetUp(format, level string) error {
 	default:
 		return fmt.Errorf("unsupported log type %q", format)
 	}
+	if _, err := logrus.ParseLevel(level); err != nil {
+		return fmt.Errorf("unsupported log level %q", level)
+	}
 	if err := log.SetFormat(log.OutputFormat(format)); err != nil {
 		return err
 	}

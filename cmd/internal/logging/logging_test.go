@@ -38,3 +38,8 @@ func TestWhatIsHarmlessIsLoggedForDebuggingOnly(t *testing.T) {
 	require.ErrorContains(t, logging.SetUp("xml", "info"), `unsupported log type "xml"`)
 	require.ErrorContains(t, logging.SetUp("text", "loud"), "loud")
 }
+
+func TestWhatIsNotKnownIsRefused(t *testing.T) {
+	require.EqualError(t, logging.SetUp("xml", "info"), `unsupported log type "xml"`)
+	require.EqualError(t, logging.SetUp("text", "loud"), `unsupported log level "loud"`)
+}

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
+
+	"github.com/containerd/containerd/v2/pkg/filters"
 
 	"github.com/openbuildkit/buildkit/api/entitlement"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
@@ -24,6 +27,12 @@ func check(cfg *config.Config) error {
 	}
 	if n := *cfg.History.MaxEntries; n < 0 || n > math.MaxInt32 {
 		return fmt.Errorf("invalid history maxEntries %d", n)
+	}
+	if id := cfg.GRPC.UID; id != nil && *id < 0 {
+		return fmt.Errorf("invalid grpc uid %d", *id)
+	}
+	if id := cfg.GRPC.GID; id != nil && *id < 0 {
+		return fmt.Errorf("invalid grpc gid %d", *id)
 	}
 	if cfg.ProxyNetwork {
 		return errors.New("proxyNetwork is not supported")
@@ -49,6 +58,17 @@ func checkOCI(oci *config.OCI) error {
 	}
 	if oci.MaxParallelism < 0 {
 		return fmt.Errorf("invalid max-parallelism %d", oci.MaxParallelism)
+	}
+	if _, err := netip.ParsePrefix(oci.BridgeSubnet); err != nil {
+		return fmt.Errorf("invalid bridgeSubnet %q: want a subnet such as 10.10.0.0/16", oci.BridgeSubnet)
+	}
+	for _, p := range oci.Policies {
+		if _, err := filters.ParseAll(p.Filters...); err != nil {
+			return fmt.Errorf("invalid filters %q of a gcpolicy: %w", p.Filters, err)
+		}
+		if p.KeepDuration.Duration < 0 {
+			return fmt.Errorf("invalid keepDuration %v of a gcpolicy", p.KeepDuration.Duration)
+		}
 	}
 	return nil
 }

@@ -258,12 +258,21 @@ func TestPlatformsOfAWorker(t *testing.T) {
 
 func TestWhatAConfigurationMustNotAskFor(t *testing.T) {
 	for want, change := range map[string]func(*config.Config){
-		"proxyNetwork is not supported":                  func(c *config.Config) { c.ProxyNetwork = true },
-		"proxy snapshotters are not supported":           func(c *config.Config) { c.Workers.OCI.ProxySnapshotterPath = "x" },
-		"user remapping is not supported":                func(c *config.Config) { c.Workers.OCI.UserRemapUnsupported = "x" },
-		"can't enable NoProcessSandbox without Rootless": func(c *config.Config) { c.Workers.OCI.NoProcessSandbox = true },
-		"invalid max-parallelism -1":                     func(c *config.Config) { c.Workers.OCI.MaxParallelism = -1 },
-		`unknown snapshotter name: "fuse-overlayfs"`:     func(c *config.Config) { c.Workers.OCI.Snapshotter = "fuse-overlayfs" },
+		"proxyNetwork is not supported":                                       func(c *config.Config) { c.ProxyNetwork = true },
+		"proxy snapshotters are not supported":                                func(c *config.Config) { c.Workers.OCI.ProxySnapshotterPath = "x" },
+		"user remapping is not supported":                                     func(c *config.Config) { c.Workers.OCI.UserRemapUnsupported = "x" },
+		"can't enable NoProcessSandbox without Rootless":                      func(c *config.Config) { c.Workers.OCI.NoProcessSandbox = true },
+		"invalid max-parallelism -1":                                          func(c *config.Config) { c.Workers.OCI.MaxParallelism = -1 },
+		"invalid grpc uid -5":                                                 func(c *config.Config) { c.GRPC.UID = new(-5) },
+		"invalid grpc gid -1":                                                 func(c *config.Config) { c.GRPC.GID = new(-1) },
+		`invalid bridgeSubnet "10.0.0.1": want a subnet such as 10.10.0.0/16`: func(c *config.Config) { c.Workers.OCI.BridgeSubnet = "10.0.0.1" },
+		`invalid filters ["type="] of a gcpolicy: filters: parse error: [type >|=|< ]: unsupported operator "=": invalid argument`: func(c *config.Config) {
+			c.Workers.OCI.Policies = []config.GCPolicy{{}, {Filters: []string{"type="}}}
+		},
+		"invalid keepDuration -1h0m0s of a gcpolicy": func(c *config.Config) {
+			c.Workers.OCI.Policies = []config.GCPolicy{{KeepDuration: config.Duration{Duration: -time.Hour}}}
+		},
+		`unknown snapshotter name: "fuse-overlayfs"`: func(c *config.Config) { c.Workers.OCI.Snapshotter = "fuse-overlayfs" },
 	} {
 		cfg := &config.Config{}
 		cfg.SetDefaults(config.Host{Getenv: func(string) string { return "" }})
