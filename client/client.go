@@ -164,7 +164,14 @@ func (o *options) dialerOf(address string) (func(context.Context, string) (net.C
 			return d.DialContext(ctx, "unix", path)
 		}, fixed, nil
 	}
-	return nil, "passthrough:///" + strings.TrimPrefix(address, "tcp://"), nil
+	rest := strings.TrimPrefix(address, "tcp://")
+	if scheme, _, ok := strings.Cut(rest, "://"); ok {
+		return nil, "", fmt.Errorf("addresses with %s:// are not supported, known are unix, tcp and helpers such as docker-container and ssh", scheme)
+	}
+	if strings.Contains(rest, "/") {
+		return nil, "", fmt.Errorf("address %s does not contain proto, you meant unix://%s ?", address, address)
+	}
+	return nil, "passthrough:///" + rest, nil
 }
 
 // hostOf returns the host of an address, empty if it has none.

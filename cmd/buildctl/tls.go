@@ -48,7 +48,10 @@ func (f tlsFlags) config() (*tls.Config, error) {
 			return nil, fmt.Errorf("failed to append ca certs of %s", f.caCert)
 		}
 	}
-	if f.cert != "" || f.key != "" {
+	if (f.cert == "") != (f.key == "") {
+		return nil, errors.New("could not read certificate/key: --tlscert and --tlskey need each other")
+	}
+	if f.cert != "" {
 		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 		if err != nil {
 			return nil, fmt.Errorf("could not read certificate/key: %w", err)
