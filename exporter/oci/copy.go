@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/openbuildkit/buildkit/exporter/image"
@@ -29,27 +30,38 @@ const (
 // refers to it.
 func copyImage(ctx context.Context, client *session.Caller, img *image.Image) error {
 	ctx = metadata.AppendToOutgoingContext(ctx, keyStore, storeExport)
-	return copyTree(ctx, proxy.NewContentStore(client.Conn()), img, img.Descriptor)
+	c := copier{to: proxy.NewContentStore(client.Conn()), img: img}
+	return c.tree(ctx, img.Descriptor)
 }
 
-func copyTree(ctx context.Context, to content.Ingester, img *image.Image, desc ocispec.Descriptor) error {
-	children, err := images.Children(ctx, img.Provider, desc)
+// copier puts the blobs of an image into a store.
+type copier struct {
+	to  content.Ingester
+	img *image.Image
+	// under has the blobs under way: a layer may be in an image more than once, and a store has one
+	// writer for a blob.
+	under singleflight.Group
+}
+
+func (c *copier) tree(ctx context.Context, desc ocispec.Descriptor) error {
+	children, err := images.Children(ctx, c.img.Provider, desc)
 	if err != nil {
 		return err
 	}
 	eg, egctx := errgroup.WithContext(ctx)
 	eg.SetLimit(maxCopies)
 	for _, child := range children {
-		eg.Go(func() error { return copyTree(egctx, to, img, child) })
+		eg.Go(func() error { return c.tree(egctx, child) })
 	}
 	if err := eg.Wait(); err != nil {
 		return err
 	}
-	return copyBlob(ctx, to, img, desc)
+	_, err, _ = c.under.Do(desc.Digest.String(), func() (any, error) { return nil, c.blob(ctx, desc) })
+	return err
 }
 
-func copyBlob(ctx context.Context, to content.Ingester, img *image.Image, desc ocispec.Descriptor) error {
-	w, err := content.OpenWriter(ctx, to, content.WithRef("export-"+desc.Digest.String()), content.WithDescriptor(desc))
+func (c *copier) blob(ctx context.Context, desc ocispec.Descriptor) error {
+	w, err := content.OpenWriter(ctx, c.to, content.WithRef("export-"+desc.Digest.String()), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -57,7 +69,7 @@ func copyBlob(ctx context.Context, to content.Ingester, img *image.Image, desc o
 		return fmt.Errorf("export %s: %w", desc.Digest, err)
 	}
 	defer w.Close()
-	ra, err := img.Provider.ReaderAt(ctx, desc)
+	ra, err := c.img.Provider.ReaderAt(ctx, desc)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package oci_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
@@ -318,6 +320,72 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	require.NotContains(t, b.Completed(), "sending tarball")
+}
+
+// oneWriter is a store that tells of blobs with two writers at once.
+type oneWriter struct {
+	content.Store
+
+	mu     sync.Mutex
+	active map[string]bool
+	twice  []string
+}
+
+func (s *oneWriter) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var opt content.WriterOpts
+	for _, o := range opts {
+		if err := o(&opt); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	if s.active[opt.Ref] {
+		s.twice = append(s.twice, opt.Ref)
+	}
+	s.active[opt.Ref] = true
+	s.mu.Unlock()
+	w, err := s.Store.Writer(ctx, opts...)
+	if err != nil {
+		s.done(opt.Ref)
+		return nil, err
+	}
+	return &oneWriterWriter{w, func() { s.done(opt.Ref) }}, nil
+}
+
+func (s *oneWriter) done(ref string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active[ref] = false
+}
+
+type oneWriterWriter struct {
+	content.Writer
+	done func()
+}
+
+func (w *oneWriterWriter) Close() error {
+	defer w.done()
+	return w.Writer.Close()
+}
+
+func TestALayerThatIsThereTwiceIsSentToALayoutOnce(t *testing.T) {
+	cs, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	store := &oneWriter{Store: cs, active: map[string]bool{}}
+	b := exportertest.New(t, false, exportStore{store})
+	// Twins change nothing, each a second time: their layers are empty and equal.
+	ref := oneFile(t, b)
+	for range 3 * 4 {
+		ref = b.Tree(ref, "RUN true", func(string) {})
+	}
+	resp, err := b.Export(factory(b, oci.OCI), map[string]string{"tar": "false"}, &exporter.Result{Ref: ref}, 1)
+	require.NoError(t, err)
+	data, err := content.ReadBlob(t.Context(), cs, ocispec.Descriptor{Digest: digest.Digest(resp[exporter.KeyDigest])})
+	require.NoError(t, err)
+	var m ocispec.Manifest
+	require.NoError(t, json.Unmarshal(data, &m))
+	require.Equal(t, m.Layers[1].Digest, m.Layers[2].Digest)
+	require.Empty(t, store.twice)
 }
 
 func TestErrors(t *testing.T) {
