@@ -84,13 +84,19 @@ func (s *Store) Save(op Op, inputs [][]Alt) ID {
 // link adds the links to id that are missing.
 func (s *Store) link(op Op, id ID, inputs [][]Alt) {
 	rec := s.record(id)
+	// There may be as many links as inputs.
+	known := make(map[Link]struct{}, max(len(rec.links), len(inputs)))
+	for _, l := range rec.links {
+		known[l] = struct{}{}
+	}
 	changed := false
 	for n, alts := range inputs {
 		for _, alt := range alts {
 			l := Link{Input: n, Alt: alt}
-			if slices.Contains(rec.links, l) {
+			if _, ok := known[l]; ok {
 				continue
 			}
+			known[l] = struct{}{}
 			targets := s.targets(op, n, alt)
 			if !slices.Contains(targets, id) {
 				s.t.put(linksBucket, linkKey(op, n, alt), encodeIDs(append(targets, id)))

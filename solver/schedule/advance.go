@@ -17,6 +17,7 @@ import (
 
 // advance takes a node as far as it goes without waiting. It is called under the lock, from pump.
 func (s *Scheduler) advance(n *node) {
+	n.lacking = 0
 	if n.err != nil || n.cancel != nil || n.wanted() == wantNothing {
 		return
 	}
@@ -123,12 +124,14 @@ func (s *Scheduler) know(n *node) bool {
 	free := n.vertex.IgnoreCache || n.identity.Unstored
 	var alts [][]key.Alt
 	if !free && len(n.inputs) > 0 {
-		ready := true
+		lacking := 0
 		for i, in := range n.inputs {
 			s.ask(n, i, wantKeys)
-			ready = ready && in.get().satisfied(wantKeys)
+			if !in.get().satisfied(wantKeys) {
+				lacking++
+			}
 		}
-		if !ready {
+		if n.lacking = lacking; lacking > 0 {
 			return false
 		}
 		alts = n.alternatives((*output).matchKeys)
@@ -192,17 +195,18 @@ func (s *Scheduler) ask(n *node, i int, l level) {
 
 // haveInputs asks for the results of the inputs that want picks, and tells whether all are there.
 func (s *Scheduler) haveInputs(n *node, want func(*input, InputIdentity) bool) bool {
-	all := true
+	lacking := 0
 	for i, in := range n.inputs {
 		if !want(in, n.identity.Inputs[i]) {
 			continue
 		}
 		s.ask(n, i, wantResult)
 		if in.get().result == nil {
-			all = false
+			lacking++
 		}
 	}
-	return all
+	n.lacking = lacking
+	return lacking == 0
 }
 
 // matchByContent finds keys with the help of results and digests of inputs. It returns false if

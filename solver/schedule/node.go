@@ -58,8 +58,11 @@ type node struct {
 	waiters []waiter
 	parents []*node
 
-	phase    phase
-	queued   bool
+	phase  phase
+	queued bool
+	// lacking is how many inputs, at least, have to tell something new before the node can go on. A node of
+	// many inputs is not looked at for each of them.
+	lacking  int
 	identity *Identity
 	outputs  []*output // by index; grows as outputs are asked for
 	// err ended the node, for all who wait until the last Job goes.

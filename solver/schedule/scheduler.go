@@ -79,7 +79,11 @@ func (s *Scheduler) pump() {
 // changed tells those who depend on a node that it has something new.
 func (s *Scheduler) changed(n *node) {
 	for _, p := range n.parents {
-		if len(p.waiters) > 0 {
+		switch {
+		case len(p.waiters) == 0:
+		case p.lacking > 1 && n.err == nil:
+			p.lacking--
+		default:
 			s.enqueue(p)
 		}
 	}
