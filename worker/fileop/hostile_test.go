@@ -210,8 +210,8 @@ func TestOwnersAreLookedUpInFilesOfBoundedSize(t *testing.T) {
 		"a link out":   {[]string{"etc/", "etc/passwd->/proc/self/environ"}, &pb.ChownOpt{User: byName("app")}, ""},
 		"a device":     {[]string{"etc/", "etc/passwd->/dev/zero"}, &pb.ChownOpt{User: byName("app")}, ""},
 		"a folder":     {[]string{"etc/passwd/"}, &pb.ChownOpt{User: byName("app")}, "look up user app: read /etc/passwd: not a regular file"},
-		"a long line":  {[]string{"etc/passwd=" + strings.Repeat("x", 1<<20)}, &pb.ChownOpt{User: byName("app")}, "look up user app: bufio.Scanner: token too long"},
-		"a long group": {[]string{"etc/group=app:x:7:" + strings.Repeat("x,", 1<<20)}, &pb.ChownOpt{Group: byName("app")}, "look up group app: bufio.Scanner: token too long"},
+		"a long line":  {[]string{"etc/passwd=" + strings.Repeat("x", 1<<20)}, &pb.ChownOpt{User: byName("app")}, ""},
+		"a long group": {[]string{"etc/group=app:x:7:" + strings.Repeat("x,", 1<<20)}, &pb.ChownOpt{Group: byName("app")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := copyOf("f", "/f")

@@ -1,6 +1,6 @@
 // Package passwd looks users and groups up in the /etc/passwd and /etc/group of a file tree. The
 // files come from images and are taken as hostile: they are opened within the tree, must be regular
-// and are read up to a limit; a missing file is an empty one.
+// and are read up to a limit, which a single line may reach; a missing file is an empty one.
 package passwd
 
 import (
@@ -74,7 +74,7 @@ func parse(users, groups []byte, spec string) (User, error) {
 
 // LookupUser returns the ids of the user called name. ok is false if there is none.
 func LookupUser(root *beneath.Root, name string) (uid, gid uint32, ok bool, err error) {
-	data, err := readFile(root, "/etc/passwd")
+	data, err := readUsers(root)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -92,7 +92,7 @@ func LookupUser(root *beneath.Root, name string) (uid, gid uint32, ok bool, err 
 
 // LookupGroup returns the id of the group called name. ok is false if there is none.
 func LookupGroup(root *beneath.Root, name string) (gid uint32, ok bool, err error) {
-	data, err := readFile(root, "/etc/group")
+	data, err := readGroups(root)
 	if err != nil {
 		return 0, false, err
 	}
@@ -113,11 +113,21 @@ func id(n int) (uint32, bool) {
 }
 
 func read(root *beneath.Root) (users, groups []byte, err error) {
-	if users, err = readFile(root, "/etc/passwd"); err != nil {
+	if users, err = readUsers(root); err != nil {
 		return nil, nil, err
 	}
-	groups, err = readFile(root, "/etc/group")
+	groups, err = readGroups(root)
 	return users, groups, err
+}
+
+func readUsers(root *beneath.Root) ([]byte, error) {
+	data, err := readFile(root, "/etc/passwd")
+	return shortUsers(data), err
+}
+
+func readGroups(root *beneath.Root) ([]byte, error) {
+	data, err := readFile(root, "/etc/group")
+	return shortGroups(data), err
 }
 
 func readFile(root *beneath.Root, p string) ([]byte, error) {

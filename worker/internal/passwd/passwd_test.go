@@ -1,6 +1,7 @@
 package passwd
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,6 +90,56 @@ func TestHugeFilesAreRefused(t *testing.T) {
 	require.EqualError(t, err, "read /etc/passwd: file too large")
 }
 
+func TestLinesMayBeAsLongAsTheFile(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	members := strings.Repeat("somebody,", 100_000)
+	r := tree(t,
+		"junk"+long+":x:1:1\n"+long+"\napp:x:1000:1000:"+long+":/:/bin/sh\nlast:x:7:8::/:/bin/sh\n",
+		"many:x:10:"+members+"app,"+members+"app\n"+long+":x:11:app\n#"+members+"app\nnone:x:13:"+long+"app\nlast:x:12:"+long+",last,"+members[:100])
+	for name, want := range map[string]User{
+		"app":      {1000, 1000, []uint32{1000, 10}},
+		"last":     {7, 8, []uint32{8, 12}},
+		"app:many": {1000, 10, []uint32{10}},
+		"last:12":  {7, 12, []uint32{12}},
+	} {
+		u, err := Process(r, name)
+		require.NoError(t, err)
+		require.Equal(t, want, u, name)
+	}
+	uid, gid, ok, err := LookupUser(r, "app")
+	require.NoError(t, err)
+	require.Equal(t, []any{uint32(1000), uint32(1000), true}, []any{uid, gid, ok})
+	gid, ok, err = LookupGroup(r, "many")
+	require.NoError(t, err)
+	require.Equal(t, []any{uint32(10), true}, []any{gid, ok})
+	_, ok, err = LookupGroup(r, "ghost")
+	require.NoError(t, err)
+	require.False(t, ok)
+}
+
+// FuzzShorten holds that what is found in lists of long lines is what was in them.
+func FuzzShorten(f *testing.F) {
+	f.Add([]byte("g:x:1:a,b,c"), uint16(1))
+	f.Add([]byte(":,:,:,,"), uint16(maxLine))
+	f.Fuzz(func(t *testing.T, line []byte, times uint16) {
+		group := append(append([]byte("g:x:7:"), bytes.Repeat(line, min(int(times), maxLine))...), []byte(",me,you")...)
+		if bytes.ContainsAny(line, "\n\r") || len(line) > 100 {
+			return
+		}
+		short := shortGroups(group)
+		require.LessOrEqual(t, len(short), 2*len(group))
+		for l := range bytes.Lines(short) {
+			require.LessOrEqual(t, len(l), maxLine+1)
+		}
+		if bytes.Contains(line, []byte(":")) {
+			return // there are more fields, and nobody is in the group
+		}
+		u, err := parse([]byte("me:x:5:6:"), short, "me")
+		require.NoError(t, err)
+		require.Equal(t, User{5, 6, []uint32{6, 7}}, u)
+	})
+}
+
 func TestAUserHasNoMoreGroupsThanAProcess(t *testing.T) {
 	var most strings.Builder
 	for i := range maxGroups {
@@ -110,7 +161,7 @@ func FuzzProcess(f *testing.F) {
 	f.Add([]byte("a:b"), []byte(":::::"), "0:0:0")
 	f.Add([]byte("\x00:x:1:1\n"), []byte(strings.Repeat("x", 70000)), "\x00")
 	f.Fuzz(func(t *testing.T, users, groups []byte, spec string) {
-		u, err := parse(users, groups, spec)
+		u, err := parse(shortUsers(users), shortGroups(groups), spec)
 		if err != nil {
 			require.Zero(t, u)
 			return
