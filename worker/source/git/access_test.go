@@ -3,28 +3,19 @@
 package git
 
 import (
-	"bufio"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/shlex"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"google.golang.org/grpc/codes"
 
@@ -195,36 +186,6 @@ func TestARemoteThatWasRenamedIsFollowedOnItsHost(t *testing.T) {
 	}
 }
 
-// gitDaemon serves repositories below root by git's own protocol.
-func gitDaemon(t *testing.T, root string) (addr string) {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { lis.Close() })
-	// git daemon --inetd serves one connection on its standard input.
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+root)
-				cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
-				f, err := conn.(*net.TCPConn).File()
-				if err != nil {
-					return
-				}
-				defer f.Close()
-				cmd.Stdin, cmd.Stdout = f, f
-				_ = cmd.Run()
-			}()
-		}
-	}()
-	return lis.Addr().String()
-}
-
 func TestTheGitProtocol(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -232,97 +193,6 @@ func TestTheGitProtocol(t *testing.T) {
 	tr := newBench(t).must("git://"+gitDaemon(t, root)+"/r", "main", nil)
 	require.Equal(t, r.head(), tr.key.Pin)
 	require.Equal(t, "top\n", tr.files["top.txt"])
-}
-
-// sshServer serves git to those who have a key.
-type sshServer struct {
-	addr string
-	host ssh.PublicKey
-	// muted is closed if the commands of those who log in are to say nothing.
-	muted chan struct{}
-}
-
-func (s *sshServer) mute() { close(s.muted) }
-
-func newKey(t *testing.T) (ssh.Signer, string) {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	block, err := ssh.MarshalPrivateKey(key, "")
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "key")
-	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(block), 0o600))
-	signer, err := ssh.NewSignerFromKey(key)
-	require.NoError(t, err)
-	return signer, file
-}
-
-func serveSSH(t *testing.T, allowed ssh.PublicKey) *sshServer {
-	t.Helper()
-	host, _ := newKey(t)
-	cfg := &ssh.ServerConfig{PublicKeyCallback: func(c ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if c.User() == "git" && string(key.Marshal()) == string(allowed.Marshal()) {
-			return nil, nil
-		}
-		return nil, errors.New("no")
-	}}
-	cfg.AddHostKey(host)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { lis.Close() })
-	s := &sshServer{lis.Addr().String(), host.PublicKey(), make(chan struct{})}
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go s.serve(conn, cfg)
-		}
-	}()
-	return s
-}
-
-func (s *sshServer) serve(conn net.Conn, cfg *ssh.ServerConfig) {
-	defer conn.Close()
-	_, channels, requests, err := ssh.NewServerConn(conn, cfg)
-	if err != nil {
-		return
-	}
-	go ssh.DiscardRequests(requests)
-	for offered := range channels {
-		ch, requests, err := offered.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer ch.Close()
-			for req := range requests {
-				if req.Type != "exec" {
-					_ = req.Reply(req.Type == "env", nil)
-					continue
-				}
-				_ = req.Reply(true, nil)
-				select {
-				case <-s.muted:
-					_, _ = io.Copy(io.Discard, ch)
-					return
-				default:
-				}
-				args, err := shlex.Split(string(req.Payload[4:]))
-				if err != nil || len(args) != 2 || args[0] != "git-upload-pack" {
-					return
-				}
-				cmd := exec.Command("git", "upload-pack", args[1])
-				cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
-				cmd.Stdin, cmd.Stdout, cmd.Stderr = ch, ch, ch.Stderr()
-				if cmd.Run() == nil {
-					_, _ = ch.SendRequest("exit-status", false, []byte{0, 0, 0, 0})
-				}
-				return
-			}
-		}()
-	}
 }
 
 func TestSSHWithTheAgentOfTheClient(t *testing.T) {
@@ -359,28 +229,6 @@ func TestSSHWithTheAgentOfTheClient(t *testing.T) {
 	require.ErrorContains(t, err, "unset ssh forward key other")
 }
 
-// hanging is a server that takes connections and says nothing.
-func hanging(t *testing.T) (addr string, connected <-chan struct{}) {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ch := make(chan struct{}, 8)
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-			if _, err := bufio.NewReader(conn).Peek(1); err == nil {
-				ch <- struct{}{}
-			}
-		}
-	}()
-	t.Cleanup(func() { lis.Close() })
-	return lis.Addr().String(), ch
-}
-
 func TestCancellingEndsGitAndItsChildren(t *testing.T) {
 	t.Parallel()
 	addr, connected := hanging(t)
@@ -393,19 +241,6 @@ func TestCancellingEndsGitAndItsChildren(t *testing.T) {
 	require.ErrorIs(t, err, gone)
 	require.Less(t, time.Since(start), 20*time.Second)
 	require.Eventually(t, func() bool { return len(processes(t, addr)) == 0 }, 10*time.Second, 20*time.Millisecond)
-}
-
-// processes returns the command lines that name a text.
-func processes(t *testing.T, text string) (found []string) {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	require.NoError(t, err)
-	for _, f := range files {
-		if line, err := os.ReadFile(f); err == nil && strings.Contains(string(line), text) {
-			found = append(found, string(line))
-		}
-	}
-	return found
 }
 
 func TestResolveGit(t *testing.T) {

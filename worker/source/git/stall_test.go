@@ -4,7 +4,6 @@ package git
 
 import (
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -113,32 +112,4 @@ func FuzzParseStat(f *testing.F) {
 	f.Add("7 (a) b) S 1 7 7 0 -1 4194304 1 2 3 4 5 6", 7)
 	f.Add("7 )( S", 7)
 	f.Fuzz(func(_ *testing.T, stat string, group int) { parseStat(stat, group) })
-}
-
-// gitProxy serves git:// and passes what it sends through copied.
-func gitProxy(t *testing.T, root string, copied func(to io.Writer, from io.Reader)) (addr string) {
-	t.Helper()
-	server := gitDaemon(t, root)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { lis.Close() })
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				up, err := net.Dial("tcp", server)
-				if err != nil {
-					return
-				}
-				defer up.Close()
-				go func() { _, _ = io.Copy(up, conn) }()
-				copied(conn, up)
-			}()
-		}
-	}()
-	return lis.Addr().String()
 }
