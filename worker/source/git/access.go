@@ -55,7 +55,7 @@ func (i *instance) access(ctx context.Context, moved string) (_ *access, err err
 	if err := os.WriteFile(file, []byte(config(i.auth.at(moved), i.src.cfg.Stall)), 0o600); err != nil {
 		return nil, err
 	}
-	a.command = command{scope: i.env.Scope, umask: umask, stall: i.src.cfg.Stall, env: []string{
+	a.command = command{scope: i.env.Scope, stall: i.src.cfg.Stall, env: []string{
 		"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + dir,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + file, "GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=" + transports, "GIT_PROTOCOL_FROM_USER=0",
@@ -71,9 +71,6 @@ func (i *instance) access(ctx context.Context, moved string) (_ *access, err err
 	}
 	return a, i.addSSH(ctx, a, dir)
 }
-
-// umask makes files readable for everybody and writable for their owner.
-const umask = "022"
 
 // header is a header that requests to urls below a scope carry.
 type header struct{ scope, value string }

@@ -129,7 +129,7 @@ func (r *repository) unbundle(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := r.init(ctx, bundleFormat(f)); err != nil {
+		if err := r.init(bundleFormat(f)); err != nil {
 			return err
 		}
 		refspecs := []string{"+refs/*:" + bundled + "refs/*"}

@@ -5,6 +5,7 @@ package git
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 
 	"github.com/openbuildkit/buildkit/cache"
@@ -91,7 +92,7 @@ func (r *repository) make(ctx context.Context) (err error) {
 	if r.i.id.From != nil {
 		err = r.unbundle(ctx)
 	} else {
-		err = r.init(ctx, objectFormat(r.i.found.commit))
+		err = r.init(objectFormat(r.i.found.commit))
 	}
 	if err != nil {
 		return err
@@ -167,8 +168,22 @@ func objectFormat(commit string) string {
 	return sha256
 }
 
-// init makes an empty repository for objects of a format.
-func (r *repository) init(ctx context.Context, format string) error {
-	_, err := r.run(ctx, runOpt{}, "init", "--bare", "--quiet", "--template=", "--object-format="+format, "--", r.dir)
-	return err
+// init makes an empty repository for objects of a format, see gitrepository-layout(5): git takes longer
+// for that than for a file.
+func (r *repository) init(format string) error {
+	config := "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+	if format != sha1 {
+		config = "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n[extensions]\n\tobjectformat = " + format + "\n"
+	}
+	for _, dir := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for name, text := range map[string]string{"config": config, "HEAD": "ref: refs/heads/main\n"} {
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

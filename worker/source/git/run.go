@@ -41,8 +41,7 @@ var fromDaemon = []string{
 
 // command runs git in one environment.
 type command struct {
-	env   []string
-	umask string
+	env []string
 	// scope is shown what git says.
 	scope event.Scope
 	// stall is how long a remote may be silent.
@@ -91,11 +90,9 @@ func (e *CommandError) Unwrap() error { return e.Err }
 func (c command) run(ctx context.Context, opt runOpt, verb string, args ...string) ([]byte, error) {
 	var out, said limited
 	out.max, said.max = maxOutput, maxComplaint
-	// The shell sets the mode of the files that git makes, which is a matter of the whole process.
-	argv := slices.Concat([]string{"-c", `umask "$0" && exec git "$@"`, c.umask, verb}, args)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd := exec.CommandContext(ctx, "/bin/sh", argv...)
+	cmd := exec.CommandContext(ctx, "git", slices.Concat([]string{verb}, args)...)
 	cmd.Env, cmd.Dir = c.env, opt.dir
 	cmd.Stdout = &out
 	if opt.stdout != nil {
@@ -144,16 +141,29 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 	return out.Bytes(), nil
 }
 
+// umask makes files readable for everybody and writable for their owner.
+const umask = 0o022
+
 // runBound runs a command from a thread that lives as long: the kernel takes the death of a thread
-// for that of the parent. It calls started once the command runs.
+// for that of the parent. The thread has a umask of its own, which git inherits, and ends with the
+// command. It calls started once the command runs.
 func runBound(cmd *exec.Cmd, started func()) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	started()
-	return cmd.Wait()
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			ended <- fmt.Errorf("unshare the umask: %w", err)
+			return
+		}
+		unix.Umask(umask)
+		err := cmd.Start()
+		if err == nil {
+			started()
+			err = cmd.Wait()
+		}
+		ended <- err
+	}()
+	return <-ended
 }
 
 // limited keeps the end of what is written to it.
