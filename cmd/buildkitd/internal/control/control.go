@@ -13,6 +13,7 @@ import (
 	"time"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -59,6 +60,8 @@ type Config struct {
 	Storage  Storage
 	// Workers returns those there are, the default one first. They are not changed.
 	Workers func() []*workerspb.WorkerRecord
+	// Traces takes the spans of clients.
+	Traces  coltracepb.TraceServiceServer
 	Version *workerspb.BuildkitVersion
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -95,6 +96,7 @@ func serve(t *testing.T, d *daemon) *grpc.ClientConn {
 		History:  d.history,
 		Sessions: session.NewManager(),
 		Storage:  d,
+		Traces:   coltracepb.UnimplementedTraceServiceServer{},
 		Version:  version,
 		Workers: func() []*workerspb.WorkerRecord {
 			return []*workerspb.WorkerRecord{{
@@ -458,5 +460,8 @@ func TestHealthAndReflectionAreServed(t *testing.T) {
 	for _, s := range resp.GetListServicesResponse().GetService() {
 		names = append(names, s.GetName())
 	}
-	require.Subset(t, names, []string{"moby.buildkit.v1.Control", "moby.buildkit.v1.frontend.LLBBridge", "grpc.health.v1.Health"})
+	require.Subset(t, names, []string{
+		"moby.buildkit.v1.Control", "moby.buildkit.v1.frontend.LLBBridge", "containerd.services.content.v1.Content",
+		"opentelemetry.proto.collector.trace.v1.TraceService", "grpc.health.v1.Health",
+	})
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -20,8 +21,8 @@ const maxMessage = 16 << 20
 // go through it.
 const ioBuffer = 128 << 10
 
-// Server is the gRPC server of a daemon: the control API, the gateway API, content, health and
-// reflection.
+// Server is the gRPC server of a daemon: the control API, the gateway API, content, traces of
+// clients, health and reflection.
 type Server struct {
 	*grpc.Server
 	Health *health.Server
@@ -42,6 +43,7 @@ func NewServer(c *Controller) *Server {
 	controlpb.RegisterControlServer(s, c)
 	gatewaypb.RegisterLLBBridgeServer(s, c.cfg.Builds)
 	contentapi.RegisterContentServer(s, c.content)
+	coltracepb.RegisterTraceServiceServer(s, c.cfg.Traces)
 	healthpb.RegisterHealthServer(s, h)
 	reflection.Register(s)
 	return &Server{Server: s, Health: h}

@@ -48,12 +48,11 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	})
 	d.onClose(builds.Close)
 	d.background = append(d.background, builds.Run)
-	if t := newTraces(ctx, cfg.OTEL); t != nil {
-		t.builds = builds
-		d.onClose(t.close)
-		d.background = append(d.background, t.run)
-		w.TraceSocket = t.path()
-	}
+	spans := newTraces(ctx, cfg.OTEL)
+	spans.builds = builds
+	d.onClose(spans.close)
+	d.background = append(d.background, spans.run)
+	w.TraceSocket = spans.path()
 	keys, err := key.Open(st.sub("keys.db"))
 	if err != nil {
 		return err
@@ -85,10 +84,11 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Version:       version.Version,
 	})
 	d.solver = s
+	d.durations = newDurations()
 
 	v := &workerspb.BuildkitVersion{Package: version.Package, Version: version.Version, Revision: version.Revision}
 	d.server = control.NewServer(control.New(control.Config{
-		Solver:   collecting{Solver: s, collector: collector},
+		Solver:   measuring{Solver: collecting{Solver: s, collector: collector}, durations: d.durations},
 		Builds:   gateway.NewBuilds(),
 		History:  builds,
 		Sessions: sessions,
@@ -96,6 +96,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Workers: func() []*workerspb.WorkerRecord {
 			return []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)}
 		},
+		Traces:  spans,
 		Version: v,
 	}))
 	spare.keep()

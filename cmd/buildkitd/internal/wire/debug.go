@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	runtimedebug "runtime/debug"
 	"strings"
 	"time"
 
@@ -21,8 +22,8 @@ func listenDebug(addr string) (net.Listener, error) {
 	return net.Listen("tcp", strings.TrimPrefix(addr, "tcp://"))
 }
 
-// newDebugServer serves profiles, variables and metrics of the process.
-func newDebugServer(busy func() int) *http.Server {
+// newDebugServer serves profiles, variables and metrics of the process, and collects its garbage.
+func newDebugServer(busy func() int, durations prometheus.Collector) *http.Server {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(
 		collectors.NewGoCollector(),
@@ -31,6 +32,7 @@ func newDebugServer(busy func() int) *http.Server {
 			Name: "buildkit_builds_running",
 			Help: "Builds that are running.",
 		}, func() float64 { return float64(busy()) }),
+		durations,
 	)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -39,6 +41,7 @@ func newDebugServer(busy func() int) *http.Server {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.Handle("/debug/vars", expvar.Handler())
+	mux.HandleFunc("/debug/gc", func(http.ResponseWriter, *http.Request) { runtimedebug.FreeOSMemory() })
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 }

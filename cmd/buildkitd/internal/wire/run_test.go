@@ -13,11 +13,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
@@ -90,6 +93,23 @@ func (d *daemon) drive(t *testing.T, ref string) (ended <-chan error, bridge gat
 	return result, bridge, ctx
 }
 
+// get returns what the debug server says at a path.
+func (d *daemon) get(t *testing.T, path string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", d.debug)
+	}}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://daemon"+path, nil)
+	require.NoError(t, err)
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode, path)
+	return string(body)
+}
+
 func TestADaemonServesAndStops(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
 	d := start(t, root, time.Minute)
@@ -104,22 +124,13 @@ func TestADaemonServesAndStops(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, usage.GetRecord())
 
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", d.debug)
-	}}}
 	for path, want := range map[string]string{
 		"/metrics":                       "buildkit_builds_running 0",
 		"/debug/pprof/goroutine?debug=1": "goroutine profile: total",
 		"/debug/vars":                    "memstats",
+		"/debug/gc":                      "",
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://daemon"+path, nil)
-		require.NoError(t, err)
-		resp, err := client.Do(req)
-		require.NoError(t, err)
-		body, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		require.Contains(t, string(body), want)
+		require.Contains(t, d.get(t, path), want)
 	}
 
 	d.stop()
@@ -128,6 +139,54 @@ func TestADaemonServesAndStops(t *testing.T) {
 	workers, err = again.control().ListWorkers(t.Context(), &controlpb.ListWorkersRequest{})
 	require.NoError(t, err)
 	require.Equal(t, w.GetID(), workers.GetRecord()[0].GetID())
+}
+
+// collector is where traces end.
+type collector struct {
+	coltracepb.UnimplementedTraceServiceServer
+	got chan *coltracepb.ExportTraceServiceRequest
+}
+
+func (c *collector) Export(_ context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+	c.got <- req
+	return &coltracepb.ExportTraceServiceResponse{}, nil
+}
+
+func TestTracesOfClientsReachTheCollector(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	up := &collector{got: make(chan *coltracepb.ExportTraceServiceRequest, 1)}
+	server := grpc.NewServer()
+	coltracepb.RegisterTraceServiceServer(server, up)
+	go func() { _ = server.Serve(lis) }()
+	t.Cleanup(server.Stop)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+lis.Addr().String())
+	d := start(t, t.TempDir(), time.Minute)
+	_, err = coltracepb.NewTraceServiceClient(d.cc).Export(t.Context(), &coltracepb.ExportTraceServiceRequest{
+		ResourceSpans: []*tracepb.ResourceSpans{{SchemaUrl: "mark"}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "mark", (<-up.got).GetResourceSpans()[0].GetSchemaUrl())
+}
+
+func TestBuildsAreMeasured(t *testing.T) {
+	d := start(t, t.TempDir(), time.Minute)
+	for ref, ret := range map[string]*gatewaypb.ReturnRequest{
+		"good": {Result: &gatewaypb.Result{}},
+		"bad":  {Error: grpcstatus.New(codes.Internal, "no").Proto()},
+	} {
+		ended, bridge, ctx := d.drive(t, ref)
+		_, err := bridge.Return(ctx, ret)
+		require.NoError(t, err)
+		<-ended
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := d.control().Solve(ctx, &controlpb.SolveRequest{Ref: "probe", Internal: true})
+	require.Error(t, err, "nobody drives it")
+	metrics := d.get(t, "/metrics")
+	require.Contains(t, metrics, `buildkit_build_duration_seconds_count{status="completed"} 1`)
+	require.Contains(t, metrics, `buildkit_build_duration_seconds_count{status="error"} 1`)
 }
 
 func TestTheServiceManagerIsToldOfStartAndStop(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/log"
@@ -26,12 +27,15 @@ const defaultTraceSocket = "/run/buildkit/otel-grpc.sock"
 // traceFlush is how long the last traces may take on their way out.
 const traceFlush = 5 * time.Second
 
-// traces receives the spans of programs in build steps, over OTLP, and passes them on to the
-// collector that the environment of the daemon names; without one they are dropped.
+// traces receives the spans of programs in build steps and of clients, over OTLP, and passes them on
+// to the collector that the environment of the daemon names; without one they are dropped.
 type traces struct {
 	coltracepb.UnimplementedTraceServiceServer
+	// lis is the socket for steps, nil if it could not be opened.
 	lis net.Listener
 	up  otlptrace.Client
+	// started is true once up takes spans.
+	started atomic.Bool
 	// builds keeps the spans that belong to builds.
 	builds interface {
 		AddSpans(all []*tracepb.ResourceSpans)
@@ -47,7 +51,6 @@ func newTraces(ctx context.Context, cfg config.OTEL) *traces {
 	lis, err := listenTraces(path)
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("build steps can't send traces")
-		return nil
 	}
 	return &traces{lis: lis, up: collectorClient(os.Getenv)}
 }
@@ -89,7 +92,7 @@ func collectorClient(getenv func(string) string) otlptrace.Client {
 
 // path returns the socket, empty if there is none.
 func (t *traces) path() string {
-	if t == nil {
+	if t.lis == nil {
 		return ""
 	}
 	return t.lis.Addr().String()
@@ -100,7 +103,7 @@ func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceR
 	if t.builds != nil {
 		t.builds.AddSpans(req.GetResourceSpans())
 	}
-	if t.up != nil {
+	if t.started.Load() {
 		if err := t.up.UploadTraces(ctx, req.ResourceSpans); err != nil {
 			return nil, fmt.Errorf("pass traces on: %w", err)
 		}
@@ -112,16 +115,13 @@ func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceR
 func (t *traces) run(ctx context.Context) error {
 	if t.up != nil {
 		if err := t.up.Start(ctx); err != nil {
-			log.G(ctx).WithError(err).Warn("traces of build steps are dropped")
-			t.up = nil
+			log.G(ctx).WithError(err).Warn("traces are dropped")
+		} else {
+			t.started.Store(true)
 		}
 	}
-	server := grpc.NewServer()
-	coltracepb.RegisterTraceServiceServer(server, t)
-	stop := context.AfterFunc(ctx, server.Stop)
-	defer stop()
-	err := server.Serve(t.lis)
-	if t.up != nil {
+	err := t.serve(ctx)
+	if t.started.Load() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
 		defer cancel()
 		err = errors.Join(err, t.up.Stop(last))
@@ -132,8 +132,24 @@ func (t *traces) run(ctx context.Context) error {
 	return err
 }
 
+// serve serves the socket until ctx ends.
+func (t *traces) serve(ctx context.Context) error {
+	if t.lis == nil {
+		<-ctx.Done()
+		return nil
+	}
+	server := grpc.NewServer()
+	coltracepb.RegisterTraceServiceServer(server, t)
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	return server.Serve(t.lis)
+}
+
 // close removes the socket; closing twice does nothing.
 func (t *traces) close() error {
+	if t.lis == nil {
+		return nil
+	}
 	if err := t.lis.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}

@@ -71,5 +71,10 @@ func TestTracesOfStepsReachTheCollector(t *testing.T) {
 }
 
 func TestDaemonBuildsWithoutItsTraceSocket(t *testing.T) {
-	require.Nil(t, newTraces(t.Context(), config.OTEL{SocketPath: "/dev/null/otel.sock"}))
+	tr := newTraces(t.Context(), config.OTEL{SocketPath: "/dev/null/otel.sock"})
+	require.Empty(t, tr.path())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, tr.run(ctx))
+	require.NoError(t, tr.close())
 }

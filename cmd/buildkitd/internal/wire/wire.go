@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/log"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
@@ -79,6 +80,8 @@ type builder interface {
 type daemon struct {
 	solver builder
 	server *control.Server
+	// durations are those of builds.
+	durations *prometheus.HistogramVec
 	// background are the parts that run beside the solver until the daemon stops.
 	background []func(ctx context.Context) error
 	closers    []func() error
@@ -105,7 +108,7 @@ func (d *daemon) serve(ctx context.Context, open listeners, debug net.Listener, 
 		group.Go(func() error { return run(running) })
 	}
 	if debug != nil {
-		serveDebug(running, group, debug, newDebugServer(d.solver.Busy))
+		serveDebug(running, group, debug, newDebugServer(d.solver.Busy, d.durations))
 	}
 	for _, lis := range open {
 		group.Go(func() error {
