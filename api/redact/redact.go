@@ -8,8 +8,10 @@ package redact
 
 import (
 	"maps"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
@@ -27,11 +29,10 @@ var plainHeaders = map[string]bool{
 // Op returns an op without credentials. It is no op to execute: its digest is another.
 func Op(op *pb.Op) *pb.Op {
 	op = proto.CloneOf(op)
+	message(op.ProtoReflect())
 	switch o := op.GetOp().(type) {
 	case *pb.Op_Source:
-		source(o.Source)
-	case *pb.Op_Exec:
-		exec(o.Exec)
+		headers(o.Source.GetAttrs())
 	case *pb.Op_File:
 		for _, a := range o.File.GetActions() {
 			if mk := a.GetMkfile(); mk != nil {
@@ -39,44 +40,57 @@ func Op(op *pb.Op) *pb.Op {
 			}
 		}
 	case *pb.Op_Build:
-		texts(o.Build.GetAttrs())
 		o.Build.Def = Definition(o.Build.GetDef())
 	}
 	return op
 }
 
-func source(s *pb.SourceOp) {
-	if s == nil {
-		return
-	}
-	s.Identifier = giturl.Redact(s.GetIdentifier())
-	texts(s.GetAttrs())
-	for k := range s.GetAttrs() {
-		if isHeader(k) && !plainHeaders[k] {
-			s.Attrs[k] = hidden
+func headers(attrs map[string]string) {
+	for k := range attrs {
+		if strings.HasPrefix(k, pb.AttrHTTPHeaderPrefix) && !plainHeaders[k] {
+			attrs[k] = hidden
 		}
 	}
 }
 
-func isHeader(attr string) bool {
-	return len(attr) > len(pb.AttrHTTPHeaderPrefix) && attr[:len(pb.AttrHTTPHeaderPrefix)] == pb.AttrHTTPHeaderPrefix
+// message redacts all texts in a message, which may have urls anywhere: what a field is for says
+// nothing of what is put into it.
+func message(m protoreflect.Message) {
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.IsMap():
+			v.Map().Range(func(k protoreflect.MapKey, e protoreflect.Value) bool {
+				if e, changed := value(fd.MapValue(), e); changed {
+					v.Map().Set(k, e)
+				}
+				return true
+			})
+		case fd.IsList():
+			for i := range v.List().Len() {
+				if e, changed := value(fd, v.List().Get(i)); changed {
+					v.List().Set(i, e)
+				}
+			}
+		default:
+			if e, changed := value(fd, v); changed {
+				m.Set(fd, e)
+			}
+		}
+		return true
+	})
 }
 
-func exec(e *pb.ExecOp) {
-	meta := e.GetMeta()
-	if meta == nil {
-		return
-	}
-	for _, list := range [][]string{meta.GetEnv(), meta.GetArgs()} {
-		for i, v := range list {
-			list[i] = giturl.Redact(v)
+// value returns one value redacted, and whether it is another.
+func value(fd protoreflect.FieldDescriptor, v protoreflect.Value) (protoreflect.Value, bool) {
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		message(v.Message())
+	case protoreflect.StringKind:
+		if text := giturl.Redact(v.String()); text != v.String() {
+			return protoreflect.ValueOfString(text), true
 		}
 	}
-	if p := meta.GetProxyEnv(); p != nil {
-		for _, v := range []*string{&p.HttpProxy, &p.HttpsProxy, &p.FtpProxy, &p.NoProxy, &p.AllProxy} {
-			*v = giturl.Redact(*v)
-		}
-	}
+	return v, false
 }
 
 // Map returns a map with values without credentials.

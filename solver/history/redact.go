@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	"github.com/openbuildkit/buildkit/api/redact"
 )
 
@@ -19,6 +20,7 @@ func redacted(rec *Record) *Record {
 		out.FrontendAttrs["cache-imports"] = redactedCaches(imports)
 	}
 	for _, e := range out.GetExporters() {
+		e.Type = giturl.Redact(e.GetType())
 		e.Attrs = redact.Map(e.GetAttrs())
 		redactKeys(e.Attrs)
 	}

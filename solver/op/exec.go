@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/cache/checksum"
@@ -259,7 +260,7 @@ func (o *execOp) mounts(env *schedule.Env, inputs []schedule.Result) *mounts {
 	return &mounts{
 		f: o.f, want: o.op.Mounts, inputs: refs, user: userOf(env), cwd: o.op.Meta.Cwd, fresh: o.v.IgnoreCache,
 		// The command itself, whatever a frontend calls the step.
-		what: "exec " + strings.Join(o.op.Meta.Args, " "),
+		what: giturl.Redact("exec " + strings.Join(o.op.Meta.Args, " ")),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
@@ -144,7 +145,8 @@ func (b *Build) Predicate(opt Options) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
-	return data, nil
+	// What is meant to hold no url may hold one.
+	return []byte(giturl.Redact(string(data))), nil
 }
 
 // env returns the environment with what the builder says of itself.

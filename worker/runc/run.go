@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"syscall"
@@ -51,6 +52,8 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 	defer oom.close()
 	proc.onStart = func(pid int) {
 		oom.start(pid)
+		// It holds the secrets of the environment, and has been read.
+		_ = os.Remove(b.path(configFile))
 		ct.bundle = b
 		close(ct.running)
 		if started != nil {
@@ -168,6 +171,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, p worker.Process) error {
 	proc := &process{
 		command: r.oci.commander(r.cgroupsPath(ct), e.dir, ct.id, "exec", "--process", e.path(processFile)),
 		dir:     e.dir, request: p, console: r.oci.console,
+		// It holds the secrets of the environment, and has been read.
+		onStart: func(int) { _ = os.Remove(e.path(processFile)) },
 	}
 	code, err := proc.run(ctx)
 	if err != nil {

@@ -52,7 +52,8 @@ func (i *instance) access(ctx context.Context, moved string) (_ *access, err err
 		return nil, err
 	}
 	file := filepath.Join(dir, "config")
-	if err := os.WriteFile(file, []byte(config(i.auth.at(moved), i.src.cfg.Stall)), 0o600); err != nil {
+	auth := i.auth.at(moved)
+	if err := os.WriteFile(file, []byte(config(auth != nil, i.src.cfg.Stall)), 0o600); err != nil {
 		return nil, err
 	}
 	a.command = command{scope: i.env.Scope, stall: i.src.cfg.Stall, env: []string{
@@ -62,6 +63,7 @@ func (i *instance) access(ctx context.Context, moved string) (_ *access, err err
 		"GIT_LITERAL_PATHSPECS=1", "GIT_NO_REPLACE_OBJECTS=1", "GIT_OPTIONAL_LOCKS=0",
 		"LC_ALL=C", "LANG=C",
 	}}
+	a.env = append(a.env, auth.env()...)
 	for _, v := range i.src.cfg.Environ {
 		for _, name := range fromDaemon {
 			if strings.HasPrefix(v, name+"=") {
@@ -83,8 +85,17 @@ func (h *header) at(moved string) *header {
 	return &header{scope: moved, value: h.value}
 }
 
-// config returns what git is configured to, for remotes that may be silent for the time of stall.
-func config(auth *header, stall time.Duration) string {
+// env returns the variables that make git send the header. It is never on a disk.
+func (h *header) env() []string {
+	if h == nil {
+		return nil
+	}
+	return []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http." + h.scope + ".extraHeader", "GIT_CONFIG_VALUE_0=" + h.value}
+}
+
+// config returns what git is configured to, for remotes that may be silent for the time of stall and
+// may want a header.
+func config(header bool, stall time.Duration) string {
 	var b strings.Builder
 	b.WriteString(`[core]
 	hooksPath = /dev/null
@@ -115,16 +126,12 @@ func config(auth *header, stall time.Duration) string {
 	lowSpeedLimit = 1
 `)
 	fmt.Fprintf(&b, "\tlowSpeedTime = %d\n", max(1, int(stall.Seconds())))
-	if auth != nil {
+	if header {
 		// A redirect may lead to another host, where the header must not go.
-		fmt.Fprintf(&b, "\tfollowRedirects = false\n[http \"%s\"]\n\textraheader = \"%s\"\n", quote(auth.scope), quote(auth.value))
+		b.WriteString("\tfollowRedirects = false\n")
 	}
 	return b.String()
 }
-
-var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-func quote(s string) string { return quoter.Replace(s) }
 
 // authorize finds the credentials that the build has for the remote, if it did not before.
 func (i *instance) authorize(ctx context.Context) (err error) {
