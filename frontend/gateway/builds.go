@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +18,13 @@ import (
 // BuildIDKey is the metadata key of a call that names the build it belongs to.
 const BuildIDKey = "buildkit-controlapi-buildid"
 
-// lookupTimeout is how long a call may come before its build: clients send both at once.
-const lookupTimeout = 3 * time.Second
+const (
+	// lookupTimeout is how long a call may come before its build: clients send both at once.
+	lookupTimeout = 3 * time.Second
+	// maxOver is how many builds that are over are remembered, so that a call that comes after the
+	// end of its build is not taken for one that comes before its beginning.
+	maxOver = 256
+)
 
 var errBuildEnded = errors.New("the build has ended")
 
@@ -30,11 +36,14 @@ type Builds struct {
 	mu     sync.Mutex
 	builds map[string]*Build
 	added  chan struct{} // closed and replaced when a build is added
+	// over has the errors for calls of builds that are over, order their ids, the oldest first.
+	over  map[string]error
+	order []string
 }
 
 // NewBuilds returns a Builds without builds.
 func NewBuilds() *Builds {
-	return &Builds{builds: map[string]*Build{}, added: make(chan struct{})}
+	return &Builds{builds: map[string]*Build{}, added: make(chan struct{}), over: map[string]error{}}
 }
 
 // Register announces a build whose frontend runs on the client's side. Calls that name it wait,
@@ -46,19 +55,34 @@ func (b *Builds) Register(id string) (*Build, error) {
 	if _, ok := b.builds[id]; ok {
 		return nil, status.New(codes.AlreadyExists, "job ID "+id+" exists")
 	}
-	build := &Build{id: id, owner: b, open: make(chan struct{})}
+	build := &Build{id: id, owner: b, open: make(chan struct{}), late: &status.UnknownJobError{ID: id}}
 	build.life, build.end = context.WithCancelCause(context.Background())
 	b.builds[id] = build
+	b.forget(id)
 	close(b.added)
 	b.added = make(chan struct{})
 	return build, nil
 }
 
-func (b *Builds) remove(build *Build) {
+func (b *Builds) remove(build *Build, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.builds[build.id] == build {
-		delete(b.builds, build.id)
+	if b.builds[build.id] != build {
+		return
+	}
+	delete(b.builds, build.id)
+	if len(b.order) == maxOver {
+		b.forget(b.order[0])
+	}
+	b.over[build.id] = err
+	b.order = append(b.order, build.id)
+}
+
+// forget drops what is remembered of a build that is over.
+func (b *Builds) forget(id string) {
+	if _, ok := b.over[id]; ok {
+		delete(b.over, id)
+		b.order = slices.DeleteFunc(b.order, func(s string) bool { return s == id })
 	}
 }
 
@@ -72,10 +96,13 @@ func (b *Builds) find(ctx context.Context) (*Build, error) {
 	defer timeout.Stop()
 	for {
 		b.mu.Lock()
-		build, added := b.builds[ids[0]], b.added
+		build, over, added := b.builds[ids[0]], b.over[ids[0]], b.added
 		b.mu.Unlock()
-		if build != nil {
+		switch {
+		case build != nil:
 			return build, nil
+		case over != nil:
+			return nil, over
 		}
 		select {
 		case <-added:
@@ -101,22 +128,33 @@ type Build struct {
 
 	mu    sync.Mutex // orders calls.Add before calls.Wait
 	ended bool
+	// late is the error of calls that come now.
+	late  error
 	calls sync.WaitGroup
 }
 
 // Run is a client.BuildFunc: it serves the build's calls over c and returns what the frontend
 // returns. No call uses c afterwards. It is called at most once.
 func (b *Build) Run(ctx context.Context, c client.Client) (*client.Result, error) {
+	b.mu.Lock()
 	b.server = NewServer(c)
+	b.mu.Unlock()
 	close(b.open)
 	defer b.finish()
 	return b.server.Result(ctx)
 }
 
-// Close ends the build: its calls are cancelled, and those to come find no such build. It is
-// idempotent.
-func (b *Build) Close() {
-	b.owner.remove(b)
+// Close ends the build: its calls are cancelled, and those to come find no such build. If it never
+// ran, they get the reason instead, if there is one: a client whose build is refused calls all the same,
+// and may tell its user what came of that. It is idempotent.
+func (b *Build) Close(reason error) {
+	b.mu.Lock()
+	if b.server == nil && !b.ended && reason != nil {
+		b.late = reason
+	}
+	late := b.late
+	b.mu.Unlock()
+	b.owner.remove(b, late)
 	b.finish()
 }
 
@@ -135,14 +173,16 @@ func (b *Build) begin(ctx context.Context) (*Server, context.Context, func(), er
 	select {
 	case <-b.open:
 	case <-b.life.Done():
-		return nil, nil, nil, &status.UnknownJobError{ID: b.id}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return nil, nil, nil, b.late
 	case <-ctx.Done():
 		return nil, nil, nil, context.Cause(ctx)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended {
-		return nil, nil, nil, &status.UnknownJobError{ID: b.id}
+		return nil, nil, nil, b.late
 	}
 	b.calls.Add(1)
 	ctx, cancel := context.WithCancelCause(ctx)

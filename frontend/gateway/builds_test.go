@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ func TestCallsReachTheBuildTheyName(t *testing.T) {
 	for _, id := range []string{"one", "two"} {
 		build, err := builds.Register(id)
 		require.NoError(t, err)
-		defer build.Close()
+		defer build.Close(nil)
 		ref := &fakeRef{file: id}
 		returned := make(chan *client.Result, 1)
 		go func() {
@@ -75,7 +76,7 @@ func TestACallThatComesBeforeItsBuildWaits(t *testing.T) {
 		go func() { _, _ = build.Run(ctx, &fakeBridge{}) }()
 		require.NoError(t, <-answered)
 		cancel()
-		build.Close()
+		build.Close(nil)
 	})
 }
 
@@ -86,6 +87,52 @@ func TestACallOfAnUnknownBuildGivesUp(t *testing.T) {
 		err := ping(incoming(t, "b"), builds)
 		require.EqualError(t, err, "no such job b")
 		require.Equal(t, codes.NotFound, status.Code(err))
+		require.Equal(t, 3*time.Second, time.Since(start))
+	})
+}
+
+func TestACallOfARefusedBuildGetsTheReasonAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		builds := gateway.NewBuilds()
+		build, err := builds.Register("b")
+		require.NoError(t, err)
+		early := make(chan error, 1)
+		go func() { early <- ping(incoming(t, "b"), builds) }()
+		synctest.Wait()
+		reason := errors.New("no such exporter")
+		build.Close(reason)
+		start := time.Now()
+		require.Equal(t, reason, <-early)
+		require.Equal(t, reason, ping(incoming(t, "b"), builds), "late")
+		require.Zero(t, time.Since(start))
+
+		build, err = builds.Register("b")
+		require.NoError(t, err, "an id may be used again")
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan struct{})
+		go func() { _, _ = build.Run(ctx, &fakeBridge{}); close(ran) }()
+		require.NoError(t, ping(incoming(t, "b"), builds))
+		cancel()
+		<-ran
+		build.Close(errors.New("cancelled"))
+		require.EqualError(t, ping(incoming(t, "b"), builds), "no such job b")
+		require.Zero(t, time.Since(start))
+	})
+}
+
+func TestOnlySomeBuildsThatAreOverAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		builds := gateway.NewBuilds()
+		for i := range 1000 {
+			build, err := builds.Register(strconv.Itoa(i))
+			require.NoError(t, err)
+			build.Close(nil)
+			build.Close(nil)
+		}
+		start := time.Now()
+		require.EqualError(t, ping(incoming(t, "999"), builds), "no such job 999")
+		require.Zero(t, time.Since(start))
+		require.EqualError(t, ping(incoming(t, "0"), builds), "no such job 0")
 		require.Equal(t, 3*time.Second, time.Since(start))
 	})
 }
@@ -123,8 +170,8 @@ func TestCallsEndWithTheirBuild(t *testing.T) {
 		default:
 			t.Fatal("Run returned before its calls had ended")
 		}
-		build.Close()
-		build.Close()
+		build.Close(nil)
+		build.Close(nil)
 		_, err = builds.Register("b")
 		require.NoError(t, err)
 	})
@@ -139,7 +186,7 @@ func TestCallsOfABuildThatNeverRanAreFreed(t *testing.T) {
 		go func() { call <- ping(incoming(t, "b"), builds) }()
 		synctest.Wait()
 		start := time.Now()
-		build.Close()
+		build.Close(nil)
 		require.EqualError(t, <-call, "no such job b")
 		require.Equal(t, start, time.Now())
 	})

@@ -81,21 +81,23 @@ func New(cfg Config) *Controller {
 const timestampKey = "buildkit-current-timestamp"
 
 // Solve runs a build and answers when it has ended.
-func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (*controlpb.SolveResponse, error) {
-	r, err := decodeSolve(req)
-	switch {
-	case err != nil:
-		// It is a build all the same, one that fails: those who listen to it do not wait for it.
-		refused := func(context.Context, client.Client) (*client.Result, error) { return nil, err }
-		r = solver.Request{Ref: req.GetRef(), Internal: req.GetInternal(), Build: refused}
-	case req.GetDefinition() == nil && r.Frontend == "":
+func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (_ *controlpb.SolveResponse, err error) {
+	var build *gateway.Build
+	if req.GetDefinition() == nil && req.GetFrontend() == "" && req.GetRef() != "" {
 		// The client drives the build: its calls name it from now on, however long it takes to start. A
 		// definition of nothing is not meant so: it stands for the empty tree.
-		build, err := c.cfg.Builds.Register(r.Ref)
-		if err != nil {
+		if build, err = c.cfg.Builds.Register(req.GetRef()); err != nil {
 			return nil, err
 		}
-		defer build.Close()
+		defer func() { build.Close(err) }()
+	}
+	r, refusal := decodeSolve(req)
+	switch {
+	case refusal != nil:
+		// It is a build all the same, one that fails: those who listen to it do not wait for it.
+		refused := func(context.Context, client.Client) (*client.Result, error) { return nil, refusal }
+		r = solver.Request{Ref: req.GetRef(), Internal: req.GetInternal(), Build: refused}
+	case build != nil:
 		r.Build = build.Run
 	}
 	resp, err := c.cfg.Solver.Solve(ctx, r)

@@ -443,6 +443,20 @@ func TestASessionIsServed(t *testing.T) {
 	require.NoError(t, <-ran)
 }
 
+func TestCallsOfABuildThatIsRefusedAreToldWhyAtOnce(t *testing.T) {
+	cc := serve(t, &daemon{solve: func(ctx context.Context, req solver.Request) (*solver.Response, error) {
+		_, err := req.Build(ctx, nil)
+		return nil, err
+	}})
+	_, err := controlpb.NewControlClient(cc).Solve(t.Context(), &controlpb.SolveRequest{Ref: "r", CompatibilityVersion: 7})
+	require.Error(t, err)
+	start := time.Now()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), gateway.BuildIDKey, "r")
+	_, pinged := gatewaypb.NewLLBBridgeClient(cc).Ping(ctx, &gatewaypb.PingRequest{})
+	require.EqualError(t, pinged, err.Error())
+	require.Less(t, time.Since(start), time.Second)
+}
+
 func TestHealthAndReflectionAreServed(t *testing.T) {
 	cc := serve(t, &daemon{})
 	h, err := healthpb.NewHealthClient(cc).Check(t.Context(), &healthpb.HealthCheckRequest{})
