@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"github.com/containerd/containerd/v2/plugins/content/local"
+
+	"github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/exporter"
 	"github.com/openbuildkit/buildkit/session/filesync"
 )
@@ -20,8 +23,13 @@ type Finished struct {
 type lateExports struct {
 	choose func(context.Context, Finished) ([]Export, error)
 	target *filesync.Target
+	stores *content.Provider
+	// requested are the exporters that the build was asked for from the beginning.
+	requested *exportPlan
 	// first is the index of the first that is chosen.
 	first int
+	// chosen are the others, once they are known.
+	chosen *exportPlan
 }
 
 // FindExporters returns those that are chosen, and gets ready for what they send.
@@ -30,16 +38,15 @@ func (l *lateExports) FindExporters(ctx context.Context, metadata map[string][]b
 	if err != nil {
 		return nil, err
 	}
+	exports = layoutLast(exports)
 	plan, err := planExports(exports)
 	if err != nil {
 		return nil, err
 	}
-	if plan.layout != "" {
-		return nil, errors.New("an export to an OCI layout cannot be chosen when the build has been done")
-	}
-	if err := plan.makeDirs(); err != nil {
+	if err := l.prepare(plan); err != nil {
 		return nil, err
 	}
+	l.chosen = plan
 	for i, output := range plan.outputs {
 		l.target.Add(l.first+i, output)
 	}
@@ -50,5 +57,26 @@ func (l *lateExports) FindExporters(ctx context.Context, metadata map[string][]b
 	return out, nil
 }
 
-// FinalizeExport has nothing to do: the response is that of the build.
-func (l *lateExports) FinalizeExport(context.Context, map[string]string) error { return nil }
+// prepare makes the directories and opens the layout of a plan.
+func (l *lateExports) prepare(plan *exportPlan) error {
+	if plan.layout != "" && l.requested.layout != "" {
+		return errors.New("only one exporter can write an OCI layout: " + l.requested.layout + ", " + plan.layout)
+	}
+	if err := plan.makeDirs(); err != nil || plan.layout == "" {
+		return err
+	}
+	store, err := local.NewStore(plan.layout)
+	if err != nil {
+		return err
+	}
+	l.stores.Add(exportStore, store)
+	return nil
+}
+
+// FinalizeExport names what was written to a layout. Besides, the response is that of the build.
+func (l *lateExports) FinalizeExport(_ context.Context, response map[string]string) error {
+	if l.chosen == nil {
+		return nil
+	}
+	return l.chosen.finish(response)
+}

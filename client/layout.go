@@ -42,6 +42,13 @@ func tagLayout(dir string, response map[string]string) error {
 	if err := json.Unmarshal(dt, &desc); err != nil {
 		return fmt.Errorf("decode %s: %w", responseDescriptor, err)
 	}
+	if err := desc.Digest.Validate(); err != nil {
+		return fmt.Errorf("decode %s: %w", responseDescriptor, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, ocispec.ImageBlobsDir, desc.Digest.Algorithm().String(), desc.Digest.Encoded())); err != nil {
+		// The answer of an exporter that was chosen late hides that of the layout.
+		return fmt.Errorf("the image in %s gets no name: what the daemon tells of is another one: %w", dir, err)
+	}
 	entries, err := indexEntries(desc, response[responseNames])
 	if err != nil {
 		return err

@@ -51,7 +51,8 @@ type SolveOpt struct {
 	CheckSource policy.Func
 	// SourcePolicySession is the id of another session that is asked in the place of CheckSource.
 	SourcePolicySession string
-	// ChooseExports, if set, chooses exporters besides Exports once the build is done.
+	// ChooseExports, if set, chooses exporters besides Exports once the build is done. Of both at most
+	// one writes an OCI layout.
 	ChooseExports func(ctx context.Context, f Finished) ([]Export, error)
 	// SessionExporter lets a service of Session or SharedSession add exporters in the place of
 	// ChooseExports, see package session/exporter.

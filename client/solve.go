@@ -159,15 +159,18 @@ func newSession(opt SolveOpt, exports *exportPlan) (*session.Session, error) {
 	if len(exports.outputs) > 0 || opt.ChooseExports != nil {
 		s.Allow(target)
 	}
-	if opt.ChooseExports != nil {
-		s.Allow(exporter.NewProvider(&lateExports{choose: opt.ChooseExports, target: target, first: len(opt.Exports)}))
-	}
 	stores, err := contentStores(opt, exports)
 	if err != nil {
 		return nil, err
 	}
-	if len(stores) > 0 {
-		s.Allow(sessioncontent.NewProvider(stores))
+	provider := sessioncontent.NewProvider(stores)
+	if len(stores) > 0 || opt.ChooseExports != nil {
+		s.Allow(provider)
+	}
+	if opt.ChooseExports != nil {
+		s.Allow(exporter.NewProvider(&lateExports{
+			choose: opt.ChooseExports, target: target, stores: provider, requested: exports, first: len(opt.Exports),
+		}))
 	}
 	if opt.CheckSource != nil {
 		s.Allow(policy.NewProvider(opt.CheckSource))

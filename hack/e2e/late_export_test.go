@@ -2,12 +2,14 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	buildkit "github.com/openbuildkit/buildkit/client"
@@ -55,6 +57,38 @@ func TestAClientChoosesExportersWhenTheBuildIsDone(t *testing.T) {
 		require.FileExists(t, filepath.Join(dir, "first.tar"))
 		require.FileExists(t, filepath.Join(dir, "late.tar"))
 		require.Contains(t, resp.ExporterResponse, "containerimage.digest")
+	})
+	layout := func(name string) buildkit.Export {
+		return buildkit.Export{
+			Type: buildkit.ExporterOCI, OutputDir: filepath.Join(dir, name),
+			Attrs: map[string]string{"tar": "false", "name": "example.com/" + name},
+		}
+	}
+	choose := func(exports ...buildkit.Export) func(context.Context, buildkit.Finished) ([]buildkit.Export, error) {
+		return func(context.Context, buildkit.Finished) ([]buildkit.Export, error) { return exports, nil }
+	}
+	t.Run("an OCI layout", func(t *testing.T) {
+		_, err := build(buildkit.SolveOpt{
+			Exports: []buildkit.Export{{Type: buildkit.ExporterTar, Output: tarball("beside.tar")}},
+			ChooseExports: choose(layout("chosen"), buildkit.Export{
+				Type: buildkit.ExporterOCI, Output: tarball("other.tar"), Attrs: map[string]string{"compression": "zstd"},
+			}),
+		})
+		require.NoError(t, err)
+		var index ocispec.Index
+		require.NoError(t, json.Unmarshal([]byte(read(t, dir, "chosen", "index.json")), &index))
+		require.Equal(t, "latest", index.Manifests[0].Annotations[ocispec.AnnotationRefName])
+		require.FileExists(t, filepath.Join(dir, "chosen", "blobs", "sha256", index.Manifests[0].Digest.Encoded()))
+	})
+	t.Run("one OCI layout at most", func(t *testing.T) {
+		_, err := build(buildkit.SolveOpt{Exports: []buildkit.Export{layout("one")}, ChooseExports: choose(layout("two"))})
+		require.ErrorContains(t, err, "only one exporter can write an OCI layout")
+	})
+	t.Run("not what would hide the name of a layout of the request", func(t *testing.T) {
+		_, err := build(buildkit.SolveOpt{Exports: []buildkit.Export{layout("hidden")}, ChooseExports: choose(buildkit.Export{
+			Type: buildkit.ExporterOCI, Output: tarball("hides.tar"), Attrs: map[string]string{"compression": "zstd"},
+		})})
+		require.ErrorContains(t, err, "hidden gets no name: what the daemon tells of is another one")
 	})
 	for text, opt := range map[string]buildkit.SolveOpt{
 		"exporters that the client adds: not today": {ChooseExports: func(context.Context, buildkit.Finished) ([]buildkit.Export, error) {

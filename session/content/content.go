@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/v2/core/content"
@@ -29,6 +30,8 @@ const keyStoreID = "buildkit-attachable-store-id"
 // Provider is the client's service.
 type Provider struct {
 	contentapi.UnimplementedContentServer
+
+	mu     sync.Mutex
 	stores map[string]contentapi.ContentServer
 }
 
@@ -36,9 +39,16 @@ type Provider struct {
 func NewProvider(stores map[string]content.Store) *Provider {
 	p := &Provider{stores: map[string]contentapi.ContentServer{}}
 	for id, store := range stores {
-		p.stores[id] = contentserver.New(store)
+		p.Add(id, store)
 	}
 	return p
+}
+
+// Add offers one more store, or another one under an id that is in use.
+func (p *Provider) Add(id string, store content.Store) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stores[id] = contentserver.New(store)
 }
 
 // Register adds the service to a server.
@@ -51,7 +61,9 @@ func (p *Provider) store(ctx context.Context) (contentapi.ContentServer, error) 
 	if len(id) == 0 {
 		return nil, status.New(codes.InvalidArgument, "request has no "+keyStoreID)
 	}
+	p.mu.Lock()
 	s, ok := p.stores[id[0]]
+	p.mu.Unlock()
 	if !ok {
 		return nil, status.New(codes.NotFound, fmt.Sprintf("unknown content store %q", id[0]))
 	}
