@@ -54,7 +54,7 @@ func (c *callerConn) bind(ctx context.Context) (context.Context, func()) {
 func (c *callerConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	ctx, free := c.bind(ctx)
 	defer free()
-	return explain(c.life, c.cc.Invoke(ctx, method, args, reply, opts...))
+	return explain(c.life, notUnderstood(method, c.cc.Invoke(ctx, method, args, reply, opts...)))
 }
 
 func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -65,12 +65,13 @@ func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, metho
 		return nil, explain(c.life, err)
 	}
 	context.AfterFunc(bound, free)
-	return &callerStream{ClientStream: stream, life: c.life, free: free, single: !desc.ServerStreams}, nil
+	return &callerStream{ClientStream: stream, method: method, life: c.life, free: free, single: !desc.ServerStreams}, nil
 }
 
 // callerStream frees its context when the stream has ended.
 type callerStream struct {
 	grpc.ClientStream
+	method string
 	life   context.Context //nolint:containedctx // the session's, which explains errors
 	free   func()
 	single bool // there is one response
@@ -85,5 +86,5 @@ func (s *callerStream) RecvMsg(m any) error {
 	if err != nil || s.single {
 		s.free()
 	}
-	return explain(s.life, err)
+	return explain(s.life, notUnderstood(s.method, err))
 }

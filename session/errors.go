@@ -3,7 +3,9 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -70,6 +72,20 @@ func otherMayServe(err error) bool {
 		return true
 	}
 	return false
+}
+
+// notUnderstood says whose answer it is that gRPC could not read, which its own errors do not.
+func notUnderstood(method string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	text := err.Error()
+	switch code := status.Code(err); {
+	case code == codes.Internal && (strings.Contains(text, "grpc: failed to unmarshal") || strings.Contains(text, "cardinality violation")),
+		code == codes.ResourceExhausted && strings.Contains(text, "grpc: received message larger"):
+		return status.New(codes.InvalidArgument, fmt.Sprintf("the answer of the client to %s is none: %s", method, text))
+	}
+	return err
 }
 
 // explain returns the reason of the session's end for an error that the end caused.

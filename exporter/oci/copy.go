@@ -2,7 +2,9 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/content/proxy"
@@ -11,8 +13,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/exporter/image"
 	"github.com/openbuildkit/buildkit/session"
 )
@@ -66,7 +70,7 @@ func (c *copier) blob(ctx context.Context, desc ocispec.Descriptor) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("export %s: %w", desc.Digest, err)
+		return exportError(desc, err)
 	}
 	defer w.Close()
 	ra, err := c.img.Provider.ReaderAt(ctx, desc)
@@ -75,7 +79,15 @@ func (c *copier) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	}
 	defer ra.Close()
 	if err := content.Copy(ctx, w, content.NewReader(ra), desc.Size, desc.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
-		return fmt.Errorf("export %s: %w", desc.Digest, err)
+		return exportError(desc, err)
 	}
 	return nil
+}
+
+func exportError(desc ocispec.Descriptor, err error) error {
+	if errors.Is(err, io.EOF) {
+		// The stream has ended, and that without a reason.
+		err = status.New(codes.FailedPrecondition, "the client has left before it had the blob")
+	}
+	return fmt.Errorf("export %s to the client: %w", desc.Digest, err)
 }

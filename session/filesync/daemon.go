@@ -230,9 +230,7 @@ func (w *chunkWriter) Write(p []byte) (n int, err error) {
 // refused returns the reason that nothing can be sent, nil if nothing need be.
 func (w *chunkWriter) refused(err error) error {
 	if err == io.EOF {
-		for err = nil; err == nil; {
-			err = w.stream.RecvMsg(&filesyncpb.BytesMessage{})
-		}
+		err = drain(w.stream, &filesyncpb.BytesMessage{})
 	}
 	if errdefs.IsAlreadyExists(err) {
 		w.had = true

@@ -210,15 +210,26 @@ func closeStream(stream grpc.ClientStream, into any) error {
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	for {
-		err := stream.RecvMsg(into)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
+	if err := drain(stream, into); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// maxIgnored is how many messages may follow when nothing more is expected. A peer that goes on for
+// ever must not hold us.
+const maxIgnored = 1000
+
+var errTalks = protocolErrorf("the other side does not stop sending after the end")
+
+// drain reads to the end of a stream and returns why it ended, io.EOF for a good end.
+func drain(stream grpc.ClientStream, into any) error {
+	for range maxIgnored {
+		if err := stream.RecvMsg(into); err != nil {
 			return err
 		}
 	}
+	return errTalks
 }
 
 // packetSize is what a packet counts for in what users see of a transfer: its size on the wire,

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -68,8 +69,14 @@ func Get(ctx context.Context, m *session.Manager, g session.Group, id string) ([
 		if code := status.Code(err); code == codes.NotFound || code == codes.Unimplemented {
 			return &NotFoundError{ID: id}
 		}
+		if err != nil && !strings.HasPrefix(err.Error(), "secret ") {
+			err = fmt.Errorf("secret %s: %w", id, err)
+		}
+		if err != nil {
+			return err
+		}
 		data = resp.GetData()
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err

@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"sync"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	sshpb "github.com/openbuildkit/buildkit/api/session/ssh"
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/session"
 )
 
@@ -23,6 +25,10 @@ func CheckAgent(ctx context.Context, c *session.Caller, id string) error {
 		return agentError(fmt.Sprintf("no SSH key %q forwarded from the client", id))
 	}
 	_, err := sshpb.NewSSHClient(c.Conn()).CheckAgent(ctx, &sshpb.CheckAgentRequest{ID: id})
+	if code := status.Code(err); err != nil && code != codes.NotFound && code != codes.Unknown {
+		// Agents that are not there are told of in words that users and clients know.
+		return fmt.Errorf("ssh agent %s: %w", orDefault(id), err)
+	}
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	nethttp "net/http"
 	"os"
+	"path"
 
 	"github.com/opencontainers/go-digest"
 
@@ -148,7 +149,10 @@ func (i *instance) receive(ctx context.Context) (v *version, err error) {
 		v, err = i.save(ctx, &version{Size: -1}, r)
 		return err
 	})
-	return v, err
+	if err != nil {
+		return nil, fmt.Errorf("upload %s: %w", path.Base(i.id.URL.Path), err)
+	}
+	return v, nil
 }
 
 // save makes a tree of what is read and returns what is known of it. Content that does not have
