@@ -1,9 +1,6 @@
 package cache
 
-import (
-	"context"
-	"io"
-)
+import "context"
 
 // OpenAt opens a cache as if the machine had been started anew under the name boot.
 func OpenAt(ctx context.Context, cfg Config, boot string) (*Manager, error) {
@@ -12,14 +9,3 @@ func OpenAt(ctx context.Context, cfg Config, boot string) (*Manager, error) {
 
 // SyncFiles brings all files to disk.
 func (m *Manager) SyncFiles() error { return m.syncRecords() }
-
-// Sizes of layers, and how many large ones are compressed at a time.
-const (
-	LargeLayer = largeLayer
-	MaxLarge   = maxLarge
-)
-
-// InTurn has a layer written as it is when it is to be compressed.
-func (m *Manager) InTurn(ctx context.Context, write func(io.Writer) error) (inTurn func(io.Writer) error, end func()) {
-	return m.inTurn(ctx, write)
-}

@@ -301,12 +301,7 @@ func (m *Manager) compress(ctx context.Context, r *record, opt form, write func(
 		whole := write
 		write = clamped(func(w io.Writer) error { return whole(io.MultiWriter(raw.Hash(), w)) }, *opt.epoch)
 	}
-	end := func() {}
-	if opt.Type != blob.Uncompressed {
-		write, end = m.inTurn(ctx, write)
-	}
-	c, err := compressTo(w, opt, write)
-	end()
+	c, err := m.compressTo(w, opt, write)
 	if err != nil {
 		return variant{}, "", errors.Join(err, m.abort(ctx, w, ref))
 	}
@@ -344,8 +339,8 @@ func (m *Manager) abort(ctx context.Context, w content.Writer, ref string) error
 }
 
 // compressTo writes the compressed form of what write writes to w.
-func compressTo(w io.Writer, opt form, write func(io.Writer) error) (*blob.Compressor, error) {
-	c, err := blob.NewCompressor(w, opt.Type, opt.Level)
+func (m *Manager) compressTo(w io.Writer, opt form, write func(io.Writer) error) (*blob.Compressor, error) {
+	c, err := m.compressors.New(w, opt.Type, opt.Level)
 	if err != nil {
 		return nil, err
 	}

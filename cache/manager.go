@@ -43,9 +43,9 @@ type Manager struct {
 	fetches *semaphore.Weighted
 	// unpacks bounds how many layers are unpacked at a time.
 	unpacks *semaphore.Weighted
-	// making bounds how many blobs are made at a time, large how many of large layers.
-	making *semaphore.Weighted
-	large  *semaphore.Weighted
+	// making bounds how many blobs are made at a time, compressors the memory that this takes.
+	making      *semaphore.Weighted
+	compressors blob.Compressors
 
 	// mu guards what follows and the records. It is never held during I/O.
 	mu      sync.Mutex

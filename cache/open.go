@@ -73,7 +73,6 @@ func open(ctx context.Context, cfg Config, boot string) (_ *Manager, err error) 
 		fetches: semaphore.NewWeighted(int64(cfg.MaxFetches)),
 		unpacks: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		making:  semaphore.NewWeighted(maxMade),
-		large:   semaphore.NewWeighted(maxLarge),
 	}
 	m.background, m.stop = context.WithCancelCause(context.Background())
 	defer func() {

@@ -24,7 +24,7 @@ import (
 // The digests that layers of the tests have always had.
 const (
 	goldenGzip    = "89c3e6595bc14a29c199d36f45ee216b66f44b02d62a44bdd32179fb19f93120"
-	goldenZstd    = "ed3b7abfacfe5e66880dc403e3f4b4a68aacbdef298bcdb72071807532cf4582"
+	goldenZstd    = "23f46f8fabf255721d4619fa1fa266234b0bb8d85a17c9be67f8abba74dd3792"
 	goldenEStargz = "c0add1415999f069c5ea04c1836a345d27d57d08ad85d300bd76538196b94de8"
 )
 
@@ -50,7 +50,7 @@ func makeText(n int) []byte {
 
 func compress(t testing.TB, in []byte, c Compression, level *int, chunk int) []byte {
 	var out bytes.Buffer
-	w, err := NewCompressor(&out, c, level)
+	w, err := new(Compressors).New(&out, c, level)
 	require.NoError(t, err)
 	for p := in; len(p) > 0; {
 		n := min(chunk, len(p))
@@ -120,7 +120,7 @@ func TestBytesDependOnInputFormAndLevelAlone(t *testing.T) {
 	for form, levels := range forms {
 		in := layer(t, 2<<20)
 		if form == Zstd {
-			in = layer(t, 9<<20) // of more than one job
+			in = layer(t, 3*zstdPiece+99)
 		}
 		all := []*int{nil}
 		if raced {
@@ -187,7 +187,7 @@ func TestDigestsOfWhatWentInAndOfWhatComesOut(t *testing.T) {
 	in := layer(t, 5<<20)
 	for form := range forms {
 		var out bytes.Buffer
-		w, err := NewCompressor(&out, form, nil)
+		w, err := new(Compressors).New(&out, form, nil)
 		require.NoError(t, err)
 		_, err = w.Write(in)
 		require.NoError(t, err)
@@ -212,7 +212,7 @@ func TestDigestsOfWhatWentInAndOfWhatComesOut(t *testing.T) {
 func TestReadersOfEStargzUnderstandIt(t *testing.T) {
 	in := layer(t, 15<<20)
 	var out bytes.Buffer
-	w, err := NewCompressor(&out, EStargz, nil)
+	w, err := new(Compressors).New(&out, EStargz, nil)
 	require.NoError(t, err)
 	_, err = w.Write(in)
 	require.NoError(t, err)
@@ -263,7 +263,7 @@ func TestArchivesThatEStargzCannotHoldAreRefused(t *testing.T) {
 		"no archive": []byte(strings.Repeat("no archive ", 200)),
 		"cut off":    done[:len(done)/2],
 	} {
-		w, err := NewCompressor(io.Discard, EStargz, nil)
+		w, err := new(Compressors).New(io.Discard, EStargz, nil)
 		require.NoError(t, err)
 		_, _ = w.Write(in)
 		require.Error(t, w.Close(), name)
@@ -275,7 +275,7 @@ func TestErrorsOfTheWriterBelowAreReported(t *testing.T) {
 	full := errors.New("disk full")
 	in := layer(t, 20*blockSize)
 	for form := range forms {
-		w, err := NewCompressor(failAfter{new(int), 100, full}, form, nil)
+		w, err := new(Compressors).New(failAfter{new(int), 100, full}, form, nil)
 		require.NoError(t, err)
 		_, _ = w.Write(in)
 		require.ErrorIs(t, w.Close(), full, form)
@@ -320,7 +320,7 @@ func TestUnknownFormsAndLevelsAreRefused(t *testing.T) {
 			continue
 		}
 		require.EqualError(t, err, tc.want)
-		_, err = NewCompressor(io.Discard, tc.form, &tc.level)
+		_, err = new(Compressors).New(io.Discard, tc.form, &tc.level)
 		require.EqualError(t, err, tc.want)
 	}
 }
@@ -358,11 +358,22 @@ func BenchmarkCompressor(b *testing.B) {
 		b.Run(string(form), func(b *testing.B) {
 			b.SetBytes(int64(len(in)))
 			for b.Loop() {
-				w, err := NewCompressor(io.Discard, form, nil)
+				w, err := new(Compressors).New(io.Discard, form, nil)
 				require.NoError(b, err)
 				_, _ = w.Write(in)
 				require.NoError(b, w.Close())
 			}
 		})
 	}
+}
+
+// links returns an archive of n links.
+func links(t testing.TB, n int) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := range n {
+		require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "link" + strconv.Itoa(i), Linkname: "text", Mode: 0o777}))
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
 }

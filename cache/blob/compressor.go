@@ -8,17 +8,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// Compressors makes compressors that share memory: however many there are, and whatever they do, all
+// together take a fixed amount of it, and wait for each other if that does not do. The zero value is
+// ready for use; a daemon has one.
+type Compressors struct{ stock stock }
+
 // Compressor makes a blob of an archive that is written to it.
 type Compressor struct {
 	io.WriteCloser
 	hash hash.Hash
 }
 
-// NewCompressor returns a writer that compresses to w. What w gets depends on what is written, the
-// form and the level alone: neither on the sizes of writes nor on the number of cores. Close ends
-// the blob, must be called also after an error, and leaves w open; w is written to by other
-// goroutines until it returns.
-func NewCompressor(w io.Writer, c Compression, level *int) (*Compressor, error) {
+// New returns a writer that compresses to w. What w gets depends on what is written, the form and the
+// level alone: neither on the sizes of writes nor on the number of cores. Close ends the blob, must be
+// called also after an error, and leaves w open; w is written to by other goroutines until it
+// returns. It must not depend on another compressor how fast a compressor is written to.
+func (cs *Compressors) New(w io.Writer, c Compression, level *int) (*Compressor, error) {
 	if c == "" {
 		c = Gzip
 	}
@@ -28,17 +33,13 @@ func NewCompressor(w io.Writer, c Compression, level *int) (*Compressor, error) 
 	z := &Compressor{hash: sha256.New()}
 	switch c {
 	case Uncompressed:
-		z.WriteCloser, z.hash = newPlain(w), nil
+		z.WriteCloser, z.hash = newPlain(&cs.stock, w), nil
 	case Zstd:
-		zw, err := newZstdWriter(w, level, z.hash)
-		if err != nil {
-			return nil, err
-		}
-		z.WriteCloser = zw
+		z.WriteCloser = newZstdWriter(&cs.stock, w, zstdSpeed(level), z.hash)
 	case EStargz:
-		z.WriteCloser = newStargzWriter(w, deflateLevel(level), z.hash)
+		z.WriteCloser = newStargzWriter(&cs.stock, w, deflateLevel(level), z.hash)
 	default:
-		z.WriteCloser = newGzipWriter(w, deflateLevel(level), z.hash)
+		z.WriteCloser = newGzipWriter(&cs.stock, w, deflateLevel(level), z.hash)
 	}
 	return z, nil
 }

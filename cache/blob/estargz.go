@@ -57,12 +57,12 @@ func (s *sum) add(p []byte) {
 	s.size += int64(len(p))
 }
 
-func newStargzWriter(w io.Writer, level int, tap hash.Hash) *stargzWriter {
+func newStargzWriter(s *stock, w io.Writer, level int, tap hash.Hash) *stargzWriter {
 	r, pipe := io.Pipe()
-	z := &stargzWriter{pipe: pipe, members: newMembers(w, level, tap), done: make(chan struct{})}
+	z := &stargzWriter{pipe: pipe, members: newMembers(s, w, level, tap), done: make(chan struct{})}
 	go func() {
 		defer close(z.done)
-		z.err = guard(func() error { return z.run(r) })
+		z.err = guarded(func() error { return z.run(r) })
 		if z.err != nil {
 			_ = z.members.end() // z.err says why
 			r.CloseWithError(z.err)
@@ -122,81 +122,115 @@ func (z *stargzWriter) annotations() map[string]string {
 	}
 }
 
-// maxMembers is how many members are in memory: most are of 4 MiB, and as much again when they have
-// been compressed.
-const maxMembers = 8
+// memberSize is the most that a member holds, in bytes: what the library takes of a file at a time.
+const memberSize = 4 << 20
 
 // members is an estargz.Compressor.
 type members struct {
 	*ordered
 	w     io.Writer
 	level int
+	// cur is the member that is being filled.
+	cur *piece
 	// written is the size of what the library was given, in what was put into members. There
 	// cannot be more of the latter, unless the library fills holes, which have no bound.
 	written atomic.Int64
 	in      sum
-	// offset is how much has been written to w, begins where each member begins.
+	// offset is how much has been written to w, begins where each of the library's members begins.
 	offset  int64
 	begins  []int64
 	tocSize int64
 	ended   bool
 }
 
-func newMembers(w io.Writer, level int, tap hash.Hash) *members {
+func newMembers(s *stock, w io.Writer, level int, tap hash.Hash) *members {
 	m := &members{w: w, level: level}
-	m.ordered = newOrdered(min(ahead(), maxMembers), tap, func(b *block) error {
-		m.begins = append(m.begins, m.offset)
-		n, err := w.Write(b.out.Bytes())
+	m.ordered = newOrdered(s, ahead(), tap, func(p *piece) error {
+		if !p.more {
+			m.begins = append(m.begins, m.offset)
+		}
+		n, err := w.Write(p.out.Bytes())
 		m.offset += int64(n)
 		return err
 	})
 	return m
 }
 
+func (m *members) kind() kind { return kind{EStargz, m.level} }
+
 // end waits until all members are written.
 func (m *members) end() error {
-	if !m.ended {
-		m.ended = true
-		return m.close()
+	if m.ended {
+		return m.failed()
 	}
-	return m.failed()
+	m.ended = true
+	if m.cur != nil {
+		m.stock.put(m.cur)
+		m.cur = nil
+	}
+	return m.close()
 }
 
-// member compresses a block as a gzip member of its own.
-func member(b *block, level int) error {
-	b.out.Write(gzipHeader)
-	if err := deflate(b, level, true); err != nil {
+// member compresses a piece as a gzip member of its own.
+func member(p *piece) error {
+	p.reserve(len(gzipHeader) + 8)
+	p.out.Write(gzipHeader)
+	if err := deflate(p, true); err != nil {
 		return err
 	}
-	b.out.Write(trailer(nil, crc32.ChecksumIEEE(b.in), int64(len(b.in))))
+	p.out.Write(trailer(nil, crc32.ChecksumIEEE(p.in), int64(len(p.in))))
 	return nil
 }
 
 // Writer begins a member.
 func (m *members) Writer(w io.Writer) (estargz.WriteFlushCloser, error) {
-	return &memberWriter{m: m, w: w, b: newBlock(0)}, m.failed()
+	m.cur = m.stock.get(m.kind())
+	return &memberWriter{m: m, w: w}, m.failed()
 }
 
 type memberWriter struct {
 	m *members
 	w io.Writer
-	b *block
 }
 
-func (w *memberWriter) Write(p []byte) (int, error) {
-	w.b.in = append(w.b.in, p...)
-	return len(p), nil
+// Write adds to the member. One that gets too large, as of a million links in a row, becomes several,
+// which readers take for one.
+func (w *memberWriter) Write(data []byte) (int, error) {
+	m, n := w.m, len(data)
+	for len(data) > 0 {
+		if len(m.cur.in) == memberSize {
+			if err := m.pass(); err != nil {
+				return 0, err
+			}
+			m.cur = m.stock.get(m.kind())
+			m.cur.more = true
+		}
+		take := min(memberSize-len(m.cur.in), len(data))
+		m.cur.append(data[:take])
+		data = data[take:]
+	}
+	return n, nil
+}
+
+// pass sends what is in the current member.
+func (m *members) pass() error {
+	m.in.add(m.cur.in)
+	if m.in.size > m.written.Load() {
+		return errSparse
+	}
+	p := m.cur
+	m.cur = nil
+	m.send(p, member)
+	return m.failed()
 }
 
 // Flush has nothing to do: offsets are known when a member is closed.
 func (w *memberWriter) Flush() error { return nil }
 
 func (w *memberWriter) Close() error {
-	w.m.in.add(w.b.in)
-	if w.m.in.size > w.m.written.Load() {
-		return errSparse
+	if err := w.m.pass(); err != nil {
+		return err
 	}
-	w.m.send(w.b, func(b *block) error { return member(b, w.m.level) })
 	_, err := w.w.Write([]byte{0})
 	return err
 }
@@ -215,17 +249,17 @@ func (m *members) WriteTOCAndFooter(_ io.Writer, _ int64, toc *estargz.JTOC, dif
 	if err != nil {
 		return "", err
 	}
-	b := &block{}
-	if b.in, err = tocArchive(doc); err != nil {
+	p := &piece{kind: m.kind()}
+	if p.in, err = tocArchive(doc); err != nil {
 		return "", err
 	}
-	diffHash.Write(b.in)
-	m.tocSize = int64(len(b.in))
-	if err := member(b, m.level); err != nil {
+	diffHash.Write(p.in)
+	m.tocSize = int64(len(p.in))
+	if err := member(p); err != nil {
 		return "", err
 	}
-	b.out.Write(stargzFooter(m.offset))
-	if _, err := m.w.Write(b.out.Bytes()); err != nil {
+	p.out.Write(stargzFooter(m.offset))
+	if _, err := m.w.Write(p.out.Bytes()); err != nil {
 		return "", err
 	}
 	return digest.FromBytes(doc), nil

@@ -17,7 +17,7 @@ func FuzzEStargz(f *testing.F) {
 	f.Add(layer(f, 3000)[:2000])
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out bytes.Buffer
-		w, err := NewCompressor(&out, EStargz, nil)
+		w, err := new(Compressors).New(&out, EStargz, nil)
 		require.NoError(t, err)
 		_, _ = w.Write(in)
 		if w.Close() != nil {

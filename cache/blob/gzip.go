@@ -5,17 +5,19 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/flate"
 )
 
 // Parallel gzip.
 //
-// The input is cut into blocks of a fixed size. Each is deflated on its own, with the last 32 KiB
-// of the block before as dictionary, and ends at a byte boundary with an empty stored block; an
-// empty final block ends the stream. Blocks depend on the input alone, so the bytes are the same on
+// The input is cut into pieces of a fixed size. Each is deflated on its own, with the last 32 KiB
+// of the piece before as dictionary, and ends at a byte boundary with an empty stored block; an
+// empty final block ends the stream. Pieces depend on the input alone, so the bytes are the same on
 // any number of cores (RFC 1951 for the format, section 3.2.4 for stored blocks).
+
+// blockSize is how much of the input is compressed on its own, in bytes.
+const blockSize = 1 << 20
 
 // gzipWindow is how far back a match can reach.
 const gzipWindow = 32 << 10
@@ -41,32 +43,27 @@ var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}
 // finalBlock is an empty last block with fixed codes.
 var finalBlock = []byte{0x03, 0x00}
 
-// deflaters has a pool of compressors for each level of the library: one is some 1.5 MB large.
-var deflaters [flate.BestCompression + 1]sync.Pool
+// deflateCost is the size of a compressor, in bytes.
+const deflateCost = 3 << 19
 
-// deflate compresses a block of a longer stream; with last the stream ends there.
-func deflate(b *block, level int, last bool) error {
-	fw, _ := deflaters[level].Get().(*flate.Writer)
-	if fw == nil {
+// deflate compresses a piece of a longer stream; with last the stream ends there.
+func deflate(p *piece, last bool) error {
+	p.reserve(0)
+	if p.deflater == nil {
 		var err error
-		if fw, err = flate.NewWriterDict(&b.out, level, b.before); err != nil {
+		if p.deflater, err = flate.NewWriterDict(&p.out, p.level, p.before); err != nil {
 			return err
 		}
 	} else {
-		fw.ResetDict(&b.out, b.before)
+		p.deflater.ResetDict(&p.out, p.before)
 	}
-	if _, err := fw.Write(b.in); err != nil {
+	if _, err := p.deflater.Write(p.in); err != nil {
 		return err
 	}
-	end := fw.Flush
 	if last {
-		end = fw.Close
+		return p.deflater.Close()
 	}
-	if err := end(); err != nil {
-		return err
-	}
-	deflaters[level].Put(fw)
-	return nil
+	return p.deflater.Flush()
 }
 
 // trailer ends a gzip member.
@@ -84,21 +81,22 @@ type gzipWriter struct {
 }
 
 // newGzipWriter returns a writer at a level of the library. Goroutines run until it is closed.
-func newGzipWriter(w io.Writer, level int, tap hash.Hash) *gzipWriter {
+func newGzipWriter(s *stock, w io.Writer, level int, tap hash.Hash) *gzipWriter {
 	z := &gzipWriter{w: w}
 	begun := false
 	z.splitter = splitter{
-		ordered: newOrdered(ahead(), tap, func(b *block) error {
+		kind: kind{Gzip, level},
+		ordered: newOrdered(s, ahead(), tap, func(p *piece) error {
 			if !begun {
 				begun = true
 				if _, err := w.Write(gzipHeader); err != nil {
 					return err
 				}
 			}
-			_, err := w.Write(b.out.Bytes())
+			_, err := w.Write(p.out.Bytes())
 			return err
 		}),
-		work: func(b *block) error { return deflate(b, level, false) },
+		work: func(p *piece) error { return deflate(p, false) },
 		look: gzipWindow,
 	}
 	return z

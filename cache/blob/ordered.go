@@ -1,59 +1,30 @@
 package blob
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
-	"hash"
 	"io"
 	"runtime"
 	"sync"
 )
 
-// blockSize is where input is cut. It decides the bytes of gzip layers: see gzip.go.
-const blockSize = 1 << 20
-
-// maxAhead bounds how many blocks of one layer wait in memory, whatever the number of cores;
-// fewAhead is enough where they are only passed on.
+// maxAhead bounds how many pieces of one layer are under way, whatever the number of cores; fewAhead is
+// enough where they are only passed on.
 const (
 	maxAhead = 16
 	fewAhead = 2
 )
 
-// ahead returns how many blocks are worked on beside each other.
+// ahead returns how many pieces are worked on beside each other.
 func ahead() int { return min(2*runtime.GOMAXPROCS(0), maxAhead) }
 
-// block is a piece of the input of a layer and what became of it.
-type block struct {
-	in []byte
-	// before is what came right before in, as far as the work wants to know.
-	before []byte
-	out    bytes.Buffer
-	busy   sync.WaitGroup
-	err    error
-}
-
-// blocks keeps what large layers have used for the next ones.
-var blocks = sync.Pool{New: func() any { return new(block) }}
-
-// newBlock returns an empty block that can take size bytes.
-func newBlock(size int) *block {
-	b := blocks.Get().(*block)
-	if cap(b.in) < size {
-		b.in = make([]byte, 0, size)
-	}
-	b.in, b.before, b.err = b.in[:0], b.before[:0], nil
-	b.out.Reset()
-	return b
-}
-
-// ordered has blocks worked on beside each other and passes them on in the order they came.
+// ordered has pieces worked on beside each other and passes them on in the order they came.
 type ordered struct {
-	emit func(*block) error
-	// tap sees the inputs in their order, beside the work.
-	tap     hash.Hash
-	tapping chan *block
-	queue   chan *block
+	stock *stock
+	emit  func(*piece) error
+	// tap sees the inputs in their order, beside the work; it may be nil.
+	tap     io.Writer
+	tapping chan *piece
+	queue   chan *piece
 	ended   sync.WaitGroup
 
 	mu  sync.Mutex
@@ -61,10 +32,11 @@ type ordered struct {
 }
 
 // newOrdered starts goroutines that end with close. Emit is called by one of them.
-func newOrdered(ahead int, tap hash.Hash, emit func(*block) error) *ordered {
-	o := &ordered{emit: emit, tap: tap, queue: make(chan *block, ahead)}
+func newOrdered(s *stock, ahead int, tap io.Writer, emit func(*piece) error) *ordered {
+	o := &ordered{stock: s, emit: emit, tap: tap, queue: make(chan *piece, ahead)}
+	s.enter()
 	if tap != nil {
-		o.tapping = make(chan *block, ahead)
+		o.tapping = make(chan *piece, ahead)
 		o.ended.Go(o.runTap)
 	}
 	o.ended.Go(o.run)
@@ -72,51 +44,41 @@ func newOrdered(ahead int, tap hash.Hash, emit func(*block) error) *ordered {
 }
 
 func (o *ordered) runTap() {
-	for b := range o.tapping {
-		o.tap.Write(b.in)
-		b.busy.Done()
+	for p := range o.tapping {
+		_, _ = o.tap.Write(p.in) // digests never fail
+		p.busy.Done()
 	}
 }
 
 func (o *ordered) run() {
-	for b := range o.queue {
-		b.busy.Wait()
-		err := b.err
+	for p := range o.queue {
+		p.busy.Wait()
+		err := p.err
 		if err == nil && o.failed() == nil {
-			err = o.emit(b)
+			err = o.emit(p)
 		}
 		if err != nil {
 			o.fail(err)
 		}
-		blocks.Put(b)
+		o.stock.put(p)
 	}
 }
 
-// send hands over a block and waits while too many are under way. Without work the block goes on
+// send hands over a piece and waits while too many are under way. Without work the piece goes on
 // as it is.
-func (o *ordered) send(b *block, work func(*block) error) {
+func (o *ordered) send(p *piece, work func(*piece) error) {
 	if work != nil {
-		b.busy.Add(1)
+		p.busy.Add(1)
 		go func() {
-			defer b.busy.Done()
-			b.err = guard(func() error { return work(b) })
+			defer p.busy.Done()
+			p.err = guarded(func() error { return work(p) })
 		}()
 	}
 	if o.tap != nil {
-		b.busy.Add(1)
-		o.tapping <- b
+		p.busy.Add(1)
+		o.tapping <- p
 	}
-	o.queue <- b
-}
-
-// guard turns a panic into an error: nobody up the stack could.
-func guard(fn func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return fn()
+	o.queue <- p
 }
 
 func (o *ordered) fail(err error) {
@@ -133,44 +95,47 @@ func (o *ordered) failed() error {
 	return o.err
 }
 
-// close waits until all blocks have been passed on.
+// close waits until all pieces have been passed on. It is called once.
 func (o *ordered) close() error {
 	if o.tapping != nil {
 		close(o.tapping)
 	}
 	close(o.queue)
 	o.ended.Wait()
+	o.stock.leave()
 	return o.failed()
 }
 
-// splitter cuts what is written into blocks of blockSize.
+// splitter cuts what is written into pieces of the size of their kind.
 type splitter struct {
 	*ordered
-	work func(*block) error
-	// look is how much of the end of a block the next one gets to see.
+	kind kind
+	work func(*piece) error
+	// look is how much of the end of a piece the next one gets to see.
 	look   int
-	cur    *block
+	cur    *piece
 	last   []byte
 	closed bool
 }
 
 var errClosed = errors.New("write to a closed compressor")
 
-func (s *splitter) Write(p []byte) (int, error) {
+func (s *splitter) Write(data []byte) (int, error) {
 	if s.closed {
 		return 0, errClosed
 	}
 	if err := s.failed(); err != nil {
 		return 0, err
 	}
-	n := len(p)
-	for len(p) > 0 {
+	n, size := len(data), s.kind.size()
+	for len(data) > 0 {
 		if s.cur == nil {
-			s.cur = newBlock(blockSize)
+			s.cur = s.stock.get(s.kind)
 		}
-		take := min(blockSize-len(s.cur.in), len(p))
-		s.cur.in, p = append(s.cur.in, p[:take]...), p[take:]
-		if len(s.cur.in) == blockSize {
+		take := min(size-len(s.cur.in), len(data))
+		s.cur.append(data[:take])
+		data = data[take:]
+		if len(s.cur.in) == size {
 			s.flush()
 		}
 	}
@@ -178,11 +143,11 @@ func (s *splitter) Write(p []byte) (int, error) {
 }
 
 func (s *splitter) flush() {
-	b := s.cur
+	p := s.cur
 	s.cur = nil
-	b.before = append(b.before, s.last...)
-	s.last = append(s.last[:0], b.in[max(0, len(b.in)-s.look):]...)
-	s.send(b, s.work)
+	p.before = append(p.before, s.last...)
+	s.last = append(s.last[:0], p.in[max(0, len(p.in)-s.look):]...)
+	s.send(p, s.work)
 }
 
 // end sends what is left and waits for all.
@@ -200,9 +165,9 @@ func (s *splitter) end() error {
 // plain passes the input on beside the one who writes it.
 type plain struct{ splitter }
 
-func newPlain(w io.Writer) *plain {
-	return &plain{splitter{ordered: newOrdered(fewAhead, nil, func(b *block) error {
-		_, err := w.Write(b.in)
+func newPlain(s *stock, w io.Writer) *plain {
+	return &plain{splitter{kind: kind{form: Uncompressed}, ordered: newOrdered(s, fewAhead, nil, func(p *piece) error {
+		_, err := w.Write(p.in)
 		return err
 	})}}
 }
