@@ -63,13 +63,17 @@ func Cwd(p worker.Process) string {
 	return p.Cwd
 }
 
-// environment returns the variables with the last of equal keys in the place of the first.
+// environment returns the variables with the last of equal keys in the place of the first. What is
+// no assignment sets nothing: configurations of images have such entries.
 func environment(p worker.Process) ([]string, error) {
 	index := make(map[string]int, len(p.Env)+1)
 	out := make([]string, 0, len(p.Env)+1)
 	for _, kv := range p.Env {
 		key, _, ok := strings.Cut(kv, "=")
-		if !ok || key == "" {
+		if !ok {
+			continue
+		}
+		if key == "" {
 			return nil, fmt.Errorf("invalid environment variable %q", kv)
 		}
 		if strings.ContainsRune(kv, 0) {

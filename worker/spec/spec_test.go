@@ -105,7 +105,7 @@ func TestBuildGolden(t *testing.T) {
 func TestBuildRefuses(t *testing.T) {
 	for want, change := range map[string]func(*spec.Input){
 		"process has no arguments":                      func(in *spec.Input) { in.Process.Args = nil },
-		`invalid environment variable "novalue"`:        func(in *spec.Input) { in.Process.Env = []string{"novalue"} },
+		`invalid environment variable "=x"`:             func(in *spec.Input) { in.Process.Env = []string{"=x"} },
 		`environment variable "A" contains a null byte`: func(in *spec.Input) { in.Process.Env = []string{"A=\x00"} },
 		`unknown ulimit "nofiles"`:                      func(in *spec.Input) { in.Container.Ulimits = []*pb.Ulimit{{Name: "nofiles"}} },
 	} {
