@@ -69,6 +69,10 @@ func validateMounts(mounts []*pb.Mount) error {
 			}
 			root = true
 		}
+		// -1 is no input; what is beyond the inputs is told when they are.
+		if m.Input < -1 {
+			return loadError("invalid mount input %d of %s", m.Input, m.Dest)
+		}
 		if !hasOutput(m) {
 			continue
 		}
