@@ -124,19 +124,31 @@ func (f *Feed) note(v event.Vertex) {
 	*known = v
 }
 
+// implied adds to out what the start of v tells of its inputs, a vertex after those that it needs:
+// clients number steps in the order in which they hear of them.
 func (f *Feed) implied(out []event.Vertex, v event.Vertex) []event.Vertex {
 	now := time.Now()
-	stack := append([]digest.Digest(nil), v.Inputs...)
+	type visit struct {
+		vertex *event.Vertex
+		below  int // how many of the inputs were looked at
+	}
+	stack := []visit{{vertex: &v}}
 	for len(stack) > 0 {
-		d := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		in := f.vertices[d]
+		at := &stack[len(stack)-1]
+		if at.below == len(at.vertex.Inputs) {
+			if len(stack) > 1 {
+				out = append(out, *at.vertex)
+			}
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		in := f.vertices[at.vertex.Inputs[at.below]]
+		at.below++
 		if in == nil || in.Started != nil || in.Cached {
 			continue
 		}
 		in.Started, in.Completed, in.Cached = &now, &now, true
-		out = append(out, *in)
-		stack = append(stack, in.Inputs...)
+		stack = append(stack, visit{vertex: in})
 	}
 	return out
 }

@@ -71,6 +71,25 @@ func TestStartedVertexShowsItsInputsAsCached(t *testing.T) {
 	require.NotNil(t, vs["top"].Completed)
 }
 
+func TestInputsAreShownAsCachedBeforeWhatNeedsThem(t *testing.T) {
+	f := feed.New("")
+	f.Emit(event.Batch{Vertices: []event.Vertex{
+		vertex("top", "left", "right"), vertex("left", "mid", "low"), vertex("right", "mid"), vertex("mid", "low"), vertex("low"),
+	}})
+	f.Emit(event.Batch{Vertices: []event.Vertex{started(vertex("top", "left", "right"))}})
+	f.Close()
+	var names []string
+	require.NoError(t, watch(t.Context(), f, func(b event.Batch) error {
+		for _, v := range b.Vertices {
+			if v.Started != nil && v.Error == "" {
+				names = append(names, v.Name)
+			}
+		}
+		return nil
+	}))
+	require.Equal(t, []string{"low", "mid", "left", "right", "top"}, names)
+}
+
 func TestLateListenerIsToldEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := feed.New("")
