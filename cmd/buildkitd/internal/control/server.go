@@ -1,11 +1,14 @@
 package control
 
 import (
+	"time"
+
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -20,6 +23,11 @@ const maxMessage = 16 << 20
 // ioBuffer is how much of a connection is read or written at once, in bytes: outputs of gigabytes
 // go through it.
 const ioBuffer = 128 << 10
+
+// pingInterval is how often a client may ask whether the daemon is still there. gRPC's own rule, once
+// in 5 minutes, ends the connections of clients that keep them alive through proxies, and so their
+// builds.
+const pingInterval = time.Second
 
 // Server is the gRPC server of a daemon: the control API, the gateway API, content, traces of
 // clients, health and reflection.
@@ -36,6 +44,7 @@ func NewServer(c *Controller) *Server {
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.WriteBufferSize(ioBuffer),
 		grpc.ReadBufferSize(ioBuffer),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(status.UnaryServer, status.RecoverUnary),
 		grpc.ChainStreamInterceptor(status.StreamServer, status.RecoverStream),
 	)
