@@ -40,6 +40,7 @@ func WriteUpper(ctx context.Context, w io.Writer, u Upper) error {
 // Walk tells out what WriteUpper writes.
 func (u Upper) Walk(ctx context.Context, out Sink) error {
 	walk := upperWalk{Upper: u, ctx: ctx, out: out, removed: byFolder(u.Removed), anew: setOf(u.Removed)}
+	defer walk.leave()
 	return walk.walk("", u.Lowers, false)
 }
 
@@ -52,6 +53,34 @@ type upperWalk struct {
 	// pending are the folders on the way to where the walk is that were copied up and are not
 	// changed themselves: they are written before the first change in them, or never.
 	pending []pendingDir
+	// at is the folder whose entries were looked at last, by its name; nil for none.
+	at     *os.File
+	atName string
+}
+
+// lstat looks at an entry by way of its open folder: to walk down paths takes longer than the rest.
+func (u *upperWalk) lstat(name string) (*unix.Stat_t, error) {
+	folder, base := path.Split(name)
+	if u.at == nil || u.atName != folder {
+		f, err := os.OpenFile(filepath.Join(u.Dir, folder), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, err
+		}
+		u.leave()
+		u.at, u.atName = f, folder
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(u.at.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: filepath.Join(u.Dir, name), Err: err}
+	}
+	return &st, nil
+}
+
+func (u *upperWalk) leave() {
+	if u.at != nil {
+		u.at.Close()
+		u.at = nil
+	}
 }
 
 type pendingDir struct {
@@ -145,7 +174,7 @@ func (u *upperWalk) walk(name string, lowers []string, hides bool) error {
 
 func (u *upperWalk) entry(name string, lowers []string, hides bool) error {
 	file := filepath.Join(u.Dir, name)
-	st, err := lstat(file)
+	st, err := u.lstat(name)
 	if err != nil {
 		return err
 	}

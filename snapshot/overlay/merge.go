@@ -112,8 +112,12 @@ func (s *Snapshotter) mergeLayers(ctx context.Context, n *node) (_ *node, err er
 	if err := mergeDirs(ctx, m.dir, dirs, below == nil, s.xattrs); err != nil {
 		return nil, err
 	}
+	usage, err := m.usage(ctx)
+	if err != nil {
+		return nil, err
+	}
 	labels := snapshots.WithLabels(map[string]string{levelLabel: strconv.Itoa(level)})
-	if err := s.inner.Commit(ctx, m.name, active, labels); err != nil {
+	if err := s.commit(ctx, m.name, active, usage, labels); err != nil {
 		return nil, err
 	}
 	return m, nil

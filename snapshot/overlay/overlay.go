@@ -228,18 +228,6 @@ func upperDir(mounts []mount.Mount) string {
 	return m.Source
 }
 
-// Commit turns the active snapshot key into the committed one name.
-func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
-	s.mu.RLock()
-	n := s.nodes[key]
-	s.mu.RUnlock()
-	if err := s.inner.Commit(ctx, name, key, n.ownSize()...); err != nil {
-		return err
-	}
-	s.renamed(name, key)
-	return nil
-}
-
 // PrepareDetached makes an active snapshot that CommitOn gives a parent to, and returns its upper
 // folder, empty.
 func (s *Snapshotter) PrepareDetached(ctx context.Context, key string) (dir string, xattrs layer.XattrPrefix, err error) {
@@ -257,7 +245,11 @@ func (s *Snapshotter) CommitOn(ctx context.Context, name, key, parent string) er
 	if err != nil {
 		return err
 	}
-	if err := s.inner.Commit(ctx, name, key, snapshots.WithParent(base.nameOrEmpty())); err != nil {
+	_, usage, err := s.measure(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := s.commit(ctx, name, key, usage, snapshots.WithParent(base.nameOrEmpty())); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -281,21 +273,20 @@ func (s *Snapshotter) renamed(name, key string) {
 // CommitPrepare is Commit followed by Prepare of next on the result, in one transaction where
 // that can be.
 func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string) (committed bool, err error) {
-	s.mu.RLock()
-	n := s.nodes[key]
-	s.mu.RUnlock()
-	if n == nil {
-		return false, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	n, usage, err := s.measure(ctx, key)
+	if err != nil {
+		return false, err
 	}
 	if n.full() {
-		if err := s.Commit(ctx, name, key); err != nil {
+		if err := s.commit(ctx, name, key, usage, n.ownSize()...); err != nil {
 			return false, err
 		}
+		s.renamed(name, key)
 		return true, s.Prepare(ctx, next, name)
 	}
 	var mounts []mount.Mount
 	err = s.meta.batch(ctx, func(ctx context.Context) (err error) {
-		if err := s.inner.Commit(ctx, name, key, n.ownSize()...); err != nil {
+		if err := s.commit(ctx, name, key, usage, n.ownSize()...); err != nil {
 			return err
 		}
 		mounts, err = s.inner.Prepare(ctx, next, name)
