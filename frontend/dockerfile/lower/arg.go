@@ -17,33 +17,39 @@ func (b *Build) globalArgs() error {
 	b.defaults = b.args.clone()
 	b.declared = map[string]bool{}
 	for _, arg := range b.opt.Dockerfile.Args {
-		// Words of one instruction do not see what the instruction sets.
-		values := make([]string, len(arg.Args))
-		defaults := make([]string, len(arg.Args))
-		for i, a := range arg.Args {
-			if a.Default == nil {
-				continue
-			}
-			value, err := b.expandWith(b.lex.word(), *a.Default, b.args)
-			if err != nil {
-				return parser.WithLocation(err, arg.Location())
-			}
-			// What fails here failed above.
-			def, _ := b.expandWith(b.lex.word(), *a.Default, b.defaults)
-			values[i], defaults[i] = value.Text, def.Text
-		}
-		for i, a := range arg.Args {
+		// Other than in a stage, words see what those before them in the instruction set.
+		for _, a := range arg.Args {
 			b.declared[a.Name] = true
-			if a.Default != nil {
-				b.args.set(a.Name, values[i])
-				b.defaults.set(a.Name, defaults[i])
-			}
-			if value, ok := b.opt.BuildArgs[a.Name]; ok {
-				b.args.set(a.Name, value)
+			if err := b.globalArg(a); err != nil {
+				return parser.WithLocation(err, arg.Location())
 			}
 		}
 	}
 	return nil
+}
+
+// globalArg sets an argument to the value of the build, or else to its default. A default that is not
+// used may be one that cannot be expanded.
+func (b *Build) globalArg(a instruction.ArgPair) error {
+	given, ok := b.opt.BuildArgs[a.Name]
+	if ok {
+		b.args.set(a.Name, given)
+	}
+	if a.Default == nil {
+		return nil
+	}
+	def, err := b.expandWith(b.lex.word(), *a.Default, b.defaults)
+	if err == nil {
+		b.defaults.set(a.Name, def.Text)
+	}
+	if ok {
+		return nil
+	}
+	value, err := b.expandWith(b.lex.word(), *a.Default, b.args)
+	if err == nil {
+		b.args.set(a.Name, value.Text)
+	}
+	return err
 }
 
 // platformArgs are the arguments that every file has in its global scope.
@@ -74,8 +80,13 @@ func platformArgs(opt Options) *vars {
 
 // arg declares arguments in a stage.
 func (b *Build) arg(s *stage, arg *instruction.Arg) error {
-	values := make([]*string, len(arg.Args))
+	args := make([]instruction.ArgPair, len(arg.Args))
 	for i, a := range arg.Args {
+		name, err := b.expand(s, a.Name, arg.Node())
+		if err != nil {
+			return err
+		}
+		args[i].Name = name
 		if a.Default == nil {
 			continue
 		}
@@ -83,12 +94,12 @@ func (b *Build) arg(s *stage, arg *instruction.Arg) error {
 		if err != nil {
 			return err
 		}
-		values[i] = &value
+		args[i].Default = &value
 	}
 	var message strings.Builder
 	message.WriteString("ARG")
-	for i, a := range arg.Args {
-		value := b.argValue(a.Name, values[i])
+	for _, a := range args {
+		value := b.argValue(a.Name, a.Default)
 		message.WriteString(" " + a.Name)
 		s.args.set(a.Name, "")
 		if value == nil {

@@ -26,7 +26,9 @@ var (
 
 // transfer is a COPY or ADD with its words expanded.
 type transfer struct {
-	node     *parser.Node
+	node *parser.Node
+	// system is the one that paths are written for.
+	system   string
 	sources  []string
 	contents []instruction.Content
 	dest     string
@@ -46,7 +48,7 @@ type transfer struct {
 
 // expandTransfer expands the words that COPY and ADD have in common.
 func (b *Build) expandTransfer(s *stage, t *instruction.Transfer) (tr *transfer, err error) {
-	tr = &transfer{node: t.Node(), link: t.Link}
+	tr = &transfer{node: t.Node(), link: t.Link, system: s.platform.OS}
 	if tr.sources, err = b.expandAll(s, t.Sources, tr.node); err != nil {
 		return nil, err
 	}
@@ -109,7 +111,11 @@ func (b *Build) transfer(s *stage, c *cmd, t *transfer) error {
 	}
 	text := display(c, b.lex.word(), s.env)
 	name := b.step(s, text, true)
-	dest := destPath(s.image.Config.WorkingDir, t.dest)
+	at, err := slashed(s.platform.OS, t.dest)
+	if err != nil {
+		return err
+	}
+	dest := destPath(s.dir(), at)
 	var history strings.Builder
 	history.WriteString(t.history())
 
@@ -200,6 +206,10 @@ func (b *Build) copySource(t *transfer, action *llb.FileAction, src, dest, name 
 		if remote != nil {
 			return action.Copy(remote.tree, remote.path, dest, append(common[:len(common):len(common)], remote.opts...)...), nil
 		}
+	}
+	src, err := slashed(t.system, src)
+	if err != nil {
+		return nil, err
 	}
 	if err := b.checkIgnored(t, src); err != nil {
 		return nil, err

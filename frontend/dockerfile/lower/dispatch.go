@@ -45,6 +45,14 @@ func (b *Build) lowerStage(s *stage) error {
 	return nil
 }
 
+// rank tells whether a tree is lowered before those that instructions make.
+func (s *stage) rank() int {
+	if s.src == nil || s.replaced {
+		return 0
+	}
+	return 1
+}
+
 // countSteps returns the number of vertices: a base image and the instructions that change
 // files.
 func (s *stage) countSteps() int {
@@ -86,7 +94,7 @@ func (b *Build) lowerBase(s *stage) error {
 	s.state = s.state.Platform(s.platform)
 	if s.base == nil {
 		if s.image.Config.WorkingDir != "" {
-			s.state = s.state.Dir(s.image.Config.WorkingDir)
+			s.state = s.state.Dir(s.dir())
 		}
 		s.state = s.state.User(s.image.Config.User)
 		s.state = b.opt.Process.apply(s.state)
@@ -441,14 +449,21 @@ func (b *Build) workdir(s *stage, c *cmd, w *instruction.Workdir) error {
 	if err != nil {
 		return err
 	}
-	if !s.workdirSet && !path.IsAbs(dir) {
+	if !s.workdirSet && !isAbs(s.platform.OS, dir) {
 		b.opt.Linter.Report(lint.WorkdirRelativePath, w.Node(),
 			"Relative workdir %q can have unexpected results if the base image changes", dir)
 	}
 	s.workdirSet = true
-	dir = joinDir(s.image.Config.WorkingDir, dir)
-	s.image.Config.WorkingDir = dir
+	if dir, err = slashed(s.platform.OS, dir); err != nil {
+		return err
+	}
+	dir = joinDir(s.dir(), dir)
+	known := withDrive(s.platform.OS, dir)
 	s.state = s.state.Dir(dir)
+	s.image.Config.WorkingDir = known
+	if s.platform.OS == windows {
+		s.image.Config.WorkingDir = strings.ReplaceAll(known, "/", `\`)
+	}
 	layer := dir != "/"
 	if layer {
 		opts := append(b.ignoreCache(s),
@@ -457,7 +472,7 @@ func (b *Build) workdir(s *stage, c *cmd, w *instruction.Workdir) error {
 		)
 		s.state = s.state.File(llb.Mkdir(dir, 0o755, b.mkdirOptions(s)...), opts...)
 	}
-	s.commit(b.epoch, "WORKDIR "+dir, layer)
+	s.commit(b.epoch, "WORKDIR "+known, layer)
 	return nil
 }
 

@@ -79,7 +79,7 @@ func imagePlatform(p ocispec.Platform) ocispec.Platform {
 }
 
 func (img *Image) addDefaultPath() {
-	if img.OS == "windows" {
+	if img.OS == windows {
 		return
 	}
 	for _, kv := range img.Config.Env {
@@ -119,7 +119,7 @@ func (img *Image) shell() []string {
 	switch {
 	case len(img.Config.Shell) > 0:
 		return img.Config.Shell
-	case img.OS == "windows":
+	case img.OS == windows:
 		return []string{"cmd", "/S", "/C"}
 	default:
 		return []string{"/bin/sh", "-c"}

@@ -18,6 +18,7 @@
 package lower
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -211,7 +212,10 @@ func (b *Build) Requests() []*Request {
 // out.
 func (b *Build) Finish(ignore *patternmatcher.PatternMatcher) (*Result, error) {
 	b.ignore = ignore
-	for _, s := range slices.Concat(b.images, b.stages) {
+	// A context that stands for a stage is there before any instruction runs, and so is an image.
+	trees := slices.Concat(b.images, b.stages)
+	slices.SortStableFunc(trees, func(x, y *stage) int { return cmp.Compare(x.rank(), y.rank()) })
+	for _, s := range trees {
 		if !s.reached {
 			continue
 		}

@@ -208,22 +208,24 @@ func (b *Build) mounts(s *stage, c *cmd, run *instruction.Run) ([]llb.RunOption,
 
 // treeMount mounts a tree: of the build context, of a stage or image, a cache or a tmpfs.
 func (b *Build) treeMount(s *stage, from *stage, m *instruction.Mount) (llb.RunOption, error) {
-	target := path.Join("/", s.image.Config.WorkingDir, m.Target)
-	if path.IsAbs(m.Target) {
-		target = path.Clean(m.Target)
-	}
+	target := s.mountTarget(m.Target)
 	if target == "/" {
 		return nil, fmt.Errorf("invalid mount target %q", target)
 	}
 	if from != nil && from.image == nil {
 		return nil, fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
 	}
+	source, err := slashed(s.platform.OS, m.Source)
+	if err != nil {
+		return nil, err
+	}
+	source = path.Join("/", source)
 	tree := llb.Scratch()
 	switch {
 	case from != nil:
 		tree = from.state
 	case m.Type == instruction.MountBind:
-		b.context.need(path.Join("/", m.Source))
+		b.context.need(source)
 		tree = b.context.state
 	}
 	var opts []llb.MountOption
@@ -244,7 +246,7 @@ func (b *Build) treeMount(s *stage, from *stage, m *instruction.Mount) (llb.RunO
 	if m.ReadOnly {
 		opts = append(opts, llb.Readonly())
 	}
-	if source := path.Join("/", m.Source); source != "/" {
+	if source != "/" {
 		opts = append(opts, llb.SourcePath(source))
 	}
 	return llb.AddMount(target, tree, opts...), nil
@@ -305,7 +307,7 @@ func secretMount(s *stage, m *instruction.Mount) llb.RunOption {
 	case target == "":
 		target = path.Join("/run/secrets", path.Base(m.ID))
 	case !path.IsAbs(target):
-		target = path.Join("/", s.image.Config.WorkingDir, target)
+		target = s.mountTarget(target)
 	}
 	if m.Env != nil {
 		opts = append(opts, llb.SecretAsEnv(*m.Env))
@@ -321,7 +323,7 @@ func sshMount(s *stage, m *instruction.Mount) llb.RunOption {
 	if m.Target != "" {
 		target := m.Target
 		if !path.IsAbs(target) {
-			target = path.Join("/", s.image.Config.WorkingDir, target)
+			target = s.mountTarget(target)
 		}
 		opts = append(opts, llb.SSHTarget(target))
 	}
