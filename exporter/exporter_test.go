@@ -32,7 +32,7 @@ func TestParts(t *testing.T) {
 		},
 		"config without os": {
 			res: exporter.Result{Metadata: map[string][]byte{exporter.KeyConfig: []byte(`{"architecture":"arm"}`)}},
-			err: "missing os",
+			err: "os and architecture must be specified together",
 		},
 		"a mapping in its order": {
 			res: exporter.Result{Refs: two, Metadata: map[string][]byte{exporter.KeyPlatforms: []byte(
@@ -49,11 +49,11 @@ func TestParts(t *testing.T) {
 		"empty list": {res: exporter.Result{Metadata: map[string][]byte{exporter.KeyPlatforms: []byte(`{}`)}}, err: "invalid empty platforms"},
 		"empty id": {
 			res: exporter.Result{Metadata: map[string][]byte{exporter.KeyPlatforms: []byte(`{"Platforms":[{"Platform":{"os":"linux","architecture":"arm64"}}]}`)}},
-			err: "empty ID",
+			err: "invalid empty platform key for exporter",
 		},
 		"no architecture": {
 			res: exporter.Result{Metadata: map[string][]byte{exporter.KeyPlatforms: []byte(`{"Platforms":[{"ID":"x","Platform":{"os":"linux"}}]}`)}},
-			err: "missing os or architecture",
+			err: "invalid platform value",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

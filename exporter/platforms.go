@@ -73,10 +73,8 @@ func (r *Result) platforms(def ocispec.Platform) ([]Platform, error) {
 		}
 		switch {
 		case own.OS == "" && own.Architecture == "":
-		case own.OS == "":
-			return nil, errors.New("invalid image config: missing os")
-		case own.Architecture == "":
-			return nil, errors.New("invalid image config: missing architecture")
+		case own.OS == "", own.Architecture == "":
+			return nil, errors.New("invalid image config: os and architecture must be specified together")
 		default:
 			p = platforms.Normalize(own)
 		}
@@ -93,12 +91,12 @@ func parsePlatforms(data []byte) ([]Platform, error) {
 		return nil, errors.New("invalid empty platforms index for exporter")
 	}
 	seen := map[string]bool{}
-	for i, p := range ps.Platforms {
+	for _, p := range ps.Platforms {
 		switch {
 		case p.ID == "":
-			return nil, fmt.Errorf("invalid platform %d for exporter: empty ID", i)
+			return nil, errors.New("invalid empty platform key for exporter")
 		case p.Platform.OS == "" || p.Platform.Architecture == "":
-			return nil, fmt.Errorf("invalid platform %q for exporter: missing os or architecture", p.ID)
+			return nil, fmt.Errorf("invalid platform value of %q for exporter: missing os or architecture", p.ID)
 		case seen[p.ID]:
 			return nil, fmt.Errorf("invalid platform %q for exporter: listed twice", p.ID)
 		}

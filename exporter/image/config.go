@@ -36,6 +36,9 @@ func makeConfig(raw, base []byte, platform ocispec.Platform, layers []cache.Laye
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, fmt.Errorf("failed to parse image config for export: %w", err)
 	}
+	if fields == nil {
+		return nil, errors.New("invalid null image config for export")
+	}
 	var cfg struct {
 		OS           string            `json:"os"`
 		Architecture string            `json:"architecture"`

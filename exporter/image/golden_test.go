@@ -155,7 +155,7 @@ func TestConfigErrors(t *testing.T) {
 		`{"architecture":"amd64"}`: "invalid image config for export: missing os",
 		`[]`:                       "failed to parse image config for export",
 		`{"os":"linux","architecture":"amd64","history":{}}`: "failed to parse image config for export",
-		`null`: "invalid image config for export: missing os",
+		`null`: "invalid null image config for export",
 	} {
 		_, err := makeConfig([]byte(raw), nil, linux, nil, nil)
 		require.ErrorContains(t, err, want)
