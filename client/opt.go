@@ -28,15 +28,16 @@ type SolveOpt struct {
 	CacheExports []CacheOption
 	CacheImports []CacheOption
 
-	// LocalMounts are directories by the name of the local source that reads them. The caller
-	// closes them after the build.
+	// LocalMounts are directories by the name of the local source that reads them: those of
+	// session/filesync.NewFS, or any others. The caller closes them after the build.
 	LocalMounts map[string]fsutil.FS
 	// OCIStores are content stores, such as OCI layouts, by the id that sources name.
 	OCIStores map[string]content.Store
 	// SharedKey tells the daemon which clients have the same files, so that it needs to be sent
 	// only changes.
 	SharedKey string
-	// Session are more services that the daemon may use.
+	// Session are more services that the daemon may use, see the packages below session: auth for
+	// credentials of registries, of which there are none without it, secrets, ssh, upload.
 	Session []session.Attachable
 	// SharedSession is used instead of a session of the build. Its owner runs it and has allowed
 	// all that is needed; LocalMounts, OCIStores, outputs of Exports, SharedKey, CheckSource,

@@ -106,7 +106,8 @@ func Platform(p ocispec.Platform) GraphOption {
 	}
 }
 
-// WorkerFilter adds a filter expression that a worker must meet.
+// WorkerFilter adds a filter expression that a worker must meet. It is written down for daemons that
+// choose between workers; those with one, as all of this project, do not read it.
 func WorkerFilter(filters ...string) GraphOption {
 	return graphOpt{
 		func(c *opConstraints) { c.workerFilters = appendCopy(c.workerFilters, filters...) },
