@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/log"
@@ -54,9 +55,11 @@ type job struct {
 	failures   failures
 	warnings   warnings
 
-	memo    source.Memo
-	trace   trace.TraceID
-	started time.Time
+	memo source.Memo
+	// resolves counts what frontends have had resolved.
+	resolves atomic.Int64
+	trace    trace.TraceID
+	started  time.Time
 	// asked is what the client asked for; provenance says how it wants that told, nil for not.
 	asked      *asked
 	provenance *provenance.Options

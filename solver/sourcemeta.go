@@ -35,11 +35,23 @@ type (
 	}
 )
 
+// maxResolves is how many sources the frontends of one build may have resolved: what is found out is
+// kept to the end of the build, and told to those who watch it.
+const maxResolves = 10_000
+
 // ResolveSourceMeta resolves a source without loading it.
 func (b *bridge) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
 	if op == nil {
 		return nil, status.New(codes.InvalidArgument, "source is required")
 	}
+	if b.job.resolves.Add(1) > maxResolves {
+		return nil, status.New(codes.ResourceExhausted, fmt.Sprintf("the frontends of a build have at most %d sources resolved", maxResolves))
+	}
+	return b.resolve(ctx, op, opt)
+}
+
+// resolve resolves a source for whoever asks.
+func (b *bridge) resolve(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
 	platform := b.job.solver.platform()
 	if opt.Platform != nil {
 		platform = platforms.Normalize(*opt.Platform)

@@ -15,6 +15,7 @@ import (
 	policypb "github.com/openbuildkit/buildkit/api/session/policy"
 	sourcepolicypb "github.com/openbuildkit/buildkit/api/sourcepolicy"
 	"github.com/openbuildkit/buildkit/api/status"
+	"github.com/openbuildkit/buildkit/client/gateway"
 	gwserver "github.com/openbuildkit/buildkit/frontend/gateway"
 	sessionpolicy "github.com/openbuildkit/buildkit/session/policy"
 	"github.com/openbuildkit/buildkit/solver/policy"
@@ -64,8 +65,20 @@ func (c policyClient) CheckPolicy(ctx context.Context, req *policypb.CheckPolicy
 // Resolve resolves a source for the session, which has not decided on it yet.
 func (c policyClient) Resolve(ctx context.Context, req *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
 	// What a policy looks at goes into nothing.
-	unjudged := &bridge{job: c.job, asked: &asked{}, policies: &policy.Set{}}
+	unjudged := unjudged{&bridge{job: c.job, asked: &asked{}, policies: &policy.Set{}}}
 	return gwserver.NewServer(unjudged).ResolveSourceMeta(ctx, req)
+}
+
+// unjudged is a bridge that resolves for the policy and not for a frontend: how often is bounded for
+// each source.
+type unjudged struct{ *bridge }
+
+// ResolveSourceMeta resolves a source without loading it.
+func (u unjudged) ResolveSourceMeta(ctx context.Context, op *pb.SourceOp, opt gateway.ResolveOpt) (*gateway.SourceMeta, error) {
+	if op == nil {
+		return nil, status.New(codes.InvalidArgument, "source is required")
+	}
+	return u.resolve(ctx, op, opt)
 }
 
 // sourcePolicies returns the policies that hold for a request of the frontend with more of them.

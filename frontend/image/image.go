@@ -16,6 +16,7 @@ import (
 	"errors"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -55,7 +56,11 @@ type Config struct {
 const DefaultIdleTimeout = 15 * time.Minute
 
 // Frontend runs frontends that are images. It may be used concurrently.
-type Frontend struct{ cfg Config }
+type Frontend struct {
+	cfg Config
+	// held is the size of the messages that are on their way, of all programs, in bytes.
+	held atomic.Int64
+}
 
 // New returns the frontend.
 func New(cfg Config) *Frontend {

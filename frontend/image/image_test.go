@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -476,4 +477,40 @@ func TestWhatAProgramReturnsLastIsTaken(t *testing.T) {
 	res, err := image.New(image.Config{}).Build(t.Context(), d)
 	require.NoError(t, err)
 	require.Nil(t, res.Ref)
+}
+
+func TestMessagesOnTheirWayAreBounded(t *testing.T) {
+	large := &pb.Definition{Def: [][]byte{make([]byte, 15<<20)}}
+	// calls makes so many calls at once, whose messages come side by side.
+	calls := func(n int) func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+			var eg errgroup.Group
+			for range n {
+				eg.Go(func() error {
+					_, err := c.Solve(ctx, gateway.SolveRequest{Definition: large})
+					return err
+				})
+			}
+			return nil, eg.Wait()
+		}
+	}
+	f := image.New(image.Config{})
+	for range 3 {
+		_, err := f.Build(t.Context(), start(serving(calls(8))))
+		require.NoError(t, err, "what has arrived counts no more")
+	}
+	_, err := f.Build(t.Context(), start(func(ctx context.Context, p frontend.Program) error {
+		ended := make(chan error, 1)
+		go func() { ended <- serving(calls(40))(t.Context(), p) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done(): // as a runtime ends it, without asking
+			return context.Cause(ctx)
+		}
+	}))
+	require.ErrorContains(t, err, "the frontend has messages of more than 256 MiB on their way")
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	_, err = f.Build(t.Context(), start(serving(calls(8))))
+	require.NoError(t, err, "nothing is left of it")
 }

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -25,6 +28,8 @@ const (
 	maxMessage = 16 << 20
 	// maxCalls are answered at once; others wait.
 	maxCalls = 128
+	// callWindow is how much is taken of a call that is not read, in bytes.
+	callWindow = 256 << 10
 )
 
 // aliveTimeout is how long a program may not answer a ping: it is stopped or stuck.
@@ -32,9 +37,10 @@ const aliveTimeout = time.Minute
 
 // server serves the gateway API to one program.
 type server struct {
-	grpc *grpc.Server
-	idle *idleWatch
-	kill context.CancelCauseFunc
+	grpc   *grpc.Server
+	idle   *idleWatch
+	ledger *ledger
+	kill   context.CancelCauseFunc
 }
 
 // newServer returns the server of a program. When the program cannot be served any more, or hangs,
@@ -42,7 +48,12 @@ type server struct {
 func (f *Frontend) newServer(api *gateway.Server, kill context.CancelCauseFunc) *server {
 	s := &server{kill: kill}
 	s.idle = newIdleWatch(f.cfg.IdleTimeout, func() { kill(errIdle(f.cfg.IdleTimeout)) })
+	s.ledger = newLedger(&f.held, kill)
 	s.grpc = grpc.NewServer(
+		experimental.BufferPool(s.ledger),
+		// A fixed window: how much of what nobody reads is taken does not grow with the connection.
+		grpc.InitialWindowSize(callWindow),
+		grpc.StatsHandler(&openCalls{none: s.ledger.clear}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxCalls),
@@ -73,6 +84,7 @@ func (s *server) serve(conn net.Conn) {
 func (s *server) close() {
 	s.idle.stop()
 	s.grpc.Stop()
+	s.ledger.clear()
 }
 
 func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -84,6 +96,31 @@ func (s *server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 	defer s.idle.begin()()
 	return handler(srv, stream)
 }
+
+// openCalls tells when no call is open, also of those whose message has not come yet.
+type openCalls struct {
+	none func()
+	open atomic.Int64
+}
+
+// TagRPC begins a call.
+func (c *openCalls) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	c.open.Add(1)
+	return ctx
+}
+
+// HandleRPC ends it.
+func (c *openCalls) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.End); ok && c.open.Add(-1) == 0 {
+		c.none()
+	}
+}
+
+// TagConn has nothing to do.
+func (c *openCalls) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn has nothing to do.
+func (c *openCalls) HandleConn(context.Context, stats.ConnStats) {}
 
 // idleWatch tells when no call has been open for some time.
 type idleWatch struct {

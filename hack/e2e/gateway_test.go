@@ -447,6 +447,14 @@ func TestWhatAFrontendMayHaveIsLimited(t *testing.T) {
 		}
 		require.EqualError(t, err, "a build has at most 10000 warnings of 67108864 bytes altogether")
 		require.Equal(t, codes.ResourceExhausted, status.Code(err))
+
+		for range 20_000 {
+			if _, err = c.ResolveSourceMeta(ctx, &pb.SourceOp{Identifier: "local://context"}, gateway.ResolveOpt{}); err != nil {
+				break
+			}
+		}
+		require.ErrorContains(t, err, "the frontends of a build have at most 10000 sources resolved")
+		require.Equal(t, codes.ResourceExhausted, status.Code(err))
 	})
 	d.RequireIdle(t)
 }
