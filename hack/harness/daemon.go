@@ -37,6 +37,9 @@ type DaemonOptions struct {
 	// Sockets are listeners that the daemon is handed at each start, as a service manager does: the
 	// address fd:// stands for the first. The test closes them.
 	Sockets []*os.File
+	// UserNamespace makes the daemon root of a user namespace only, with 65536 ids, as one that an
+	// unprivileged user starts.
+	UserNamespace bool
 }
 
 // Daemon is a buildkitd on state of its own.
@@ -123,7 +126,14 @@ func (d *Daemon) Start(tb testing.TB) {
 	if d.options.Debug {
 		args = append(args, "--debugaddr=unix://"+d.debugSocket())
 	}
-	cmd := exec.Command(filepath.Join(d.bin, "buildkitd"), args...)
+	program := filepath.Join(d.bin, "buildkitd")
+	if d.options.UserNamespace {
+		program = d.programOfUser(tb)
+	}
+	cmd := exec.Command(program, args...)
+	if d.options.UserNamespace {
+		cmd.SysProcAttr = userNamespace()
+	}
 	cmd.Env = append(d.environment(), d.options.Env...)
 	if len(d.options.Sockets) > 0 {
 		activate(cmd, d.options.Sockets)

@@ -27,7 +27,10 @@ type process struct {
 // startProcess starts cmd in a process group of its own and collects its output in log.
 func startProcess(name string, cmd *exec.Cmd, log *logBuffer) (*process, error) {
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	// A child of the process may hold the pipe of its output open; don't wait for that one.
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {

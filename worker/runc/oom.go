@@ -34,9 +34,12 @@ type oomWatch struct {
 
 // start takes note of the cgroup of the process pid, which has just begun to run.
 func (w *oomWatch) start(pid int) {
-	if spec.IsSystemdPath(w.cgroupsPath) {
+	switch {
+	case w.cgroupsPath == "":
+		// It may be the cgroup of others too.
+	case spec.IsSystemdPath(w.cgroupsPath):
 		w.file = oomFile(pidCgroup(pid))
-	} else {
+	default:
 		w.file = oomFile(cgroup{v1: w.cgroupsPath, v2: w.cgroupsPath})
 	}
 	if !w.follow || w.file == "" {

@@ -165,11 +165,15 @@ func (r *Runtime) lookup(id string) (*container, error) {
 	return ct, nil
 }
 
-// cgroupsPath returns where the container has its cgroup.
+// cgroupsPath returns where the container has its cgroup; empty for one that has what the runtime can
+// make: to a daemon in a user namespace only places that somebody gave to it are open.
 func (r *Runtime) cgroupsPath(ct *container) string {
 	parent := ct.spec.CgroupParent
 	if parent == "" {
 		parent = r.conf.CgroupParent
+	}
+	if r.conf.Rootless && parent == "" {
+		return ""
 	}
 	return spec.CgroupsPath(parent, ct.id)
 }

@@ -32,12 +32,20 @@ func defaultMounts(h Host, insecure, hostNetwork bool) []specs.Mount {
 	return []specs.Mount{
 		procMount(h),
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		ptsMount(h),
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		sysMount(h, insecure, hostNetwork),
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", access(insecure)}},
 	}
+}
+
+func ptsMount(h Host) specs.Mount {
+	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	if !h.Rootless { // the group may not be one of the user namespace
+		options = append(options, "gid=5")
+	}
+	return specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: options}
 }
 
 func procMount(h Host) specs.Mount {

@@ -145,11 +145,14 @@ func namespaces(h Host, n network.Namespace) []specs.LinuxNamespace {
 }
 
 func resources(h Host, insecure bool, r *pb.LinuxResources) *specs.LinuxResources {
+	if h.Rootless {
+		return nil
+	}
 	out := &specs.LinuxResources{
 		// The runtime itself adds the default devices.
 		Devices: []specs.LinuxDeviceCgroup{{Allow: insecure, Access: "rwm"}},
 	}
-	if r == nil || h.Rootless {
+	if r == nil {
 		return out
 	}
 	if r.Memory > 0 || r.MemorySwap != 0 {

@@ -183,6 +183,7 @@ func TestDefaultsOfAHost(t *testing.T) {
 	require.Equal(t, "/etc/buildkit/buildkitd.toml", host.ConfigPath())
 	require.Equal(t, "/var/lib/buildkit", cfg.Root)
 	require.Equal(t, []string{"unix:///run/buildkit/buildkitd.sock"}, cfg.GRPC.Addresses)
+	require.Equal(t, "/run/buildkit/otel-grpc.sock", cfg.OTEL.SocketPath)
 	require.Equal(t, "info", cfg.Log.Level)
 	require.Equal(t, 4, *cfg.System.MaxRegistryConcurrency)
 	require.False(t, *cfg.Workers.OCI.Rootless)
@@ -195,6 +196,7 @@ func TestDefaultsOfAHost(t *testing.T) {
 	require.Equal(t, "/home/u/.config/buildkit/buildkitd.toml", host.ConfigPath())
 	require.Equal(t, "/home/u/.local/share/buildkit", cfg.Root)
 	require.Equal(t, []string{"unix:///run/user/1/buildkit/buildkitd.sock"}, cfg.GRPC.Addresses)
+	require.Equal(t, "/run/user/1/buildkit/otel-grpc.sock", cfg.OTEL.SocketPath)
 	require.Equal(t, "debug", cfg.Log.Level)
 	require.True(t, *cfg.Workers.OCI.Rootless)
 	env["XDG_DATA_HOME"], env["XDG_CONFIG_HOME"] = "/data", "/config"

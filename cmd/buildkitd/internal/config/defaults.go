@@ -19,10 +19,11 @@ func (h Host) ofUser() bool {
 	return h.Rootless && user != "" && user != "root"
 }
 
-// configFile and socket are the names below the folders of a host.
+// The names below the folders of a host.
 const (
-	configFile = "buildkitd.toml"
-	socket     = "buildkitd.sock"
+	configFile  = "buildkitd.toml"
+	socket      = "buildkitd.sock"
+	traceSocket = "otel-grpc.sock"
 )
 
 // ConfigPath is where the configuration file is unless told otherwise.
@@ -42,12 +43,18 @@ func (h Host) Root() string {
 }
 
 // Address is where the API is served unless told otherwise.
-func (h Host) Address() string {
+func (h Host) Address() string { return "unix://" + filepath.Join(h.runDir(), socket) }
+
+// TraceSocket is where build steps send traces to unless told otherwise.
+func (h Host) TraceSocket() string { return filepath.Join(h.runDir(), traceSocket) }
+
+// runDir is where sockets are.
+func (h Host) runDir() string {
 	dir := h.Getenv("XDG_RUNTIME_DIR")
 	if !h.ofUser() || dir == "" {
-		return "unix:///run/buildkit/" + socket
+		return "/run/buildkit"
 	}
-	return "unix://" + filepath.Join(dir, "buildkit", socket)
+	return filepath.Join(dir, "buildkit")
 }
 
 // userDir is a folder of the user, named by a variable or below the home folder.
@@ -83,6 +90,7 @@ func (c *Config) SetDefaults(h Host) {
 	if len(c.GRPC.Addresses) == 0 {
 		c.GRPC.Addresses = []string{h.Address()}
 	}
+	setDefault(&c.OTEL.SocketPath, h.TraceSocket())
 	setDefault(&c.Log.Format, DefaultLogFormat)
 	if c.Log.Level == "" {
 		c.Log.Level = DefaultLogLevel

@@ -21,9 +21,6 @@ import (
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 )
 
-// defaultTraceSocket is where build steps can send traces to, unless the configuration says.
-const defaultTraceSocket = "/run/buildkit/otel-grpc.sock"
-
 // traceFlush is how long the last traces may take on their way out.
 const traceFlush = 5 * time.Second
 
@@ -44,11 +41,7 @@ type traces struct {
 
 // newTraces opens the socket. A daemon whose socket is taken builds without it.
 func newTraces(ctx context.Context, cfg config.OTEL) *traces {
-	path := cfg.SocketPath
-	if path == "" {
-		path = defaultTraceSocket
-	}
-	lis, err := listenTraces(path)
+	lis, err := listenTraces(cfg.SocketPath)
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("build steps can't send traces")
 	}
