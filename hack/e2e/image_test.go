@@ -1,16 +1,20 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	capability "github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/hack/harness"
@@ -23,9 +27,11 @@ func TestTheDaemonBuildsItsOwnImageWhichBuilds(t *testing.T) {
 	d, registry := startWithRegistry(t, harness.DaemonOptions{})
 	registry.PushGo(t)
 	archive := filepath.Join(t.TempDir(), "buildkit.tar")
-	build := exec.CommandContext(t.Context(), "make", "image", "VERSION=v0.0.0-image", "IMAGE="+archive,
-		"IMAGEFLAGS=--progress=plain --opt=build-arg:GO_IMAGE=golang --opt=build-arg:RUNTIME_IMAGE=debian"+
-			" --opt=build-arg:GOPROXY="+harness.ServeModules(t))
+	bases := []string{
+		"--opt=build-arg:GO_IMAGE=golang", "--opt=build-arg:RUNTIME_IMAGE=debian", "--opt=build-arg:GOPROXY=" + harness.ServeModules(t),
+	}
+	build := exec.CommandContext(t.Context(), "make", "image", "VERSION=v0.0.0-image", "REVISION=image", "IMAGE="+archive,
+		"IMAGEFLAGS=--progress=plain "+strings.Join(bases, " "))
 	build.Dir = harness.Root(t)
 	build.Env = append(os.Environ(), "BUILDKIT_HOST="+d.Addr)
 	out, err := build.CombinedOutput()
@@ -45,6 +51,50 @@ func TestTheDaemonBuildsItsOwnImageWhichBuilds(t *testing.T) {
 	require.Empty(t, second.Executed())
 	require.NotEmpty(t, second.Cached())
 	c.stop(t)
+
+	// The other images take what was compiled for the first one.
+	push := func(target string, more ...string) (name string) {
+		name = registry.Host + "/built/" + target + ":1"
+		args := slices.Concat(bases, more, []string{
+			"--opt=build-arg:VERSION=v0.0.0-image", "--opt=build-arg:REVISION=image", "--opt=target=" + target,
+			"--output=type=image,push=true,name=" + name,
+		})
+		for _, step := range d.Build(t, harness.Root(t), args...).Executed() {
+			require.NotContains(t, step, "go build")
+		}
+		return name
+	}
+	useScannerImage(t, push("frontend", "--opt=attest:sbom=generator="+push("sbom-scanner")))
+	useFrontendImages(t, d, registry.Host+"/built/frontend:1", push("frontend-labs"))
+}
+
+// useScannerImage looks at what the scanner found in an image of a program.
+func useScannerImage(t *testing.T, scanned string) {
+	t.Helper()
+	_, all := attested(t, pulledIndex(t, scanned), "linux/amd64")
+	require.Len(t, all, 1)
+	doc, err := spdxjson.Read(bytes.NewReader(all[0].Predicate))
+	require.NoError(t, err)
+	var names []string
+	for _, p := range doc.Packages {
+		names = append(names, p.PackageName)
+	}
+	require.Contains(t, names, "stdlib")
+	require.Contains(t, names, "github.com/openbuildkit/buildkit")
+}
+
+// useFrontendImages builds with the frontends of either channel.
+func useFrontendImages(t *testing.T, d *harness.Daemon, stable, labs string) {
+	t.Helper()
+	out := t.TempDir()
+	lines := []string{"FROM busybox", "RUN --device=vendor.example/none echo built >/made"}
+	d.Build(t, dockerfile(t, append([]string{"# syntax=" + labs}, lines...)...), toLocal(out))
+	require.Equal(t, "built\n", read(t, out, "made"))
+	r := d.Buildctl(t, harness.DockerfileArgs(dockerfile(t, append([]string{"# syntax=" + stable}, lines...)...))...)
+	require.Contains(t, errorMessage(t, r), "device feature is only supported in Dockerfile frontend 1.14.0-labs or later")
+	r = d.Build(t, "../../examples/hello", "--opt=build-arg:BUILDKIT_SYNTAX="+stable, toLocal(filepath.Join(out, "hello")))
+	require.Contains(t, r.Stderr, "resolve image config for docker-image://"+stable)
+	require.Contains(t, command(t, filepath.Join(out, "hello", "hello")), "Hello, world!")
 }
 
 // container is a running container of the daemon's image.
