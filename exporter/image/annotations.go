@@ -67,6 +67,12 @@ func (a *Annotations) parse(k, v string) (bool, error) {
 	return true, nil
 }
 
+// misspelledAnnotation reports whether an attribute that parse does not know was meant for it.
+func misspelledAnnotation(k string) bool {
+	rest, ok := strings.CutPrefix(k, annotationKeyword)
+	return ok && rest != "" && strings.ContainsRune("-.[", rune(rest[0]))
+}
+
 // merged returns the annotations with those of a result, which go before.
 func (a Annotations) merged(res *exporter.Result) (Annotations, error) {
 	m := Annotations{all: slices.Clone(a.all)}

@@ -8,6 +8,7 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/openbuildkit/buildkit/api/compat"
+	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
 	"github.com/openbuildkit/buildkit/exporter"
 )
@@ -97,6 +98,9 @@ func (i *instance) Export(ctx context.Context, res *exporter.Result, env exporte
 	targets, err := i.targets(names)
 	if err != nil {
 		return nil, err
+	}
+	if i.push && len(targets) == 0 {
+		env.Scope.Warn(event.Warning{Short: []byte("nothing is pushed: the image has no name")})
 	}
 	if i.images.Images != nil && i.store {
 		if names, err = i.images.keep(ctx, img, names, i.naming, env); err != nil {

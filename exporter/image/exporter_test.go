@@ -44,6 +44,7 @@ func TestImageWithoutPush(t *testing.T) {
 		_, err = b.Export(factory(b), attrs, &exporter.Result{}, 0)
 		require.NoError(t, err, "a name matters only where it is used")
 	}
+	require.Equal(t, []string{"nothing is pushed: the image has no name"}, b.Warnings())
 }
 
 func TestWhatAnEarlierDaemonWasMakingIsGivenUp(t *testing.T) {

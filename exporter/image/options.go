@@ -100,7 +100,11 @@ func (o *Options) parse(k, v string) (err error) {
 		o.Epoch, err = exporter.ParseEpoch(v)
 	default:
 		var known bool
-		if known, err = o.Annotations.parse(k, v); !known && err == nil {
+		switch known, err = o.Annotations.parse(k, v); {
+		case err != nil, known:
+		case misspelledAnnotation(k):
+			err = fmt.Errorf("invalid annotation attribute %q: it has the form annotation[-PLACE][[PLATFORM]].KEY", k)
+		default:
 			o.Metadata[k] = []byte(v)
 		}
 	}

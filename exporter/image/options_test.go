@@ -70,6 +70,11 @@ func TestBadAttributesAreNamed(t *testing.T) {
 		"invalid source-date-epoch":                                     {"source-date-epoch": "soon"},
 		"unrecognized annotation type blah":                             {"annotation-blah.k": "v"},
 		`invalid platform of annotation "annotation[linux/amd64/x/y].k`: {"annotation[linux/amd64/x/y].k": "v"},
+		`invalid annotation attribute "annotation."`:                    {"annotation.": "v"},
+		`invalid annotation attribute "annotation.a b"`:                 {"annotation.a b": "v"},
+		`invalid annotation attribute "annotation-index"`:               {"annotation-index": "v"},
+		`invalid annotation attribute "annotation[linux/amd64.k"`:       {"annotation[linux/amd64.k": "v"},
+		`invalid annotation attribute "annotation[linux_amd64!].k"`:     {"annotation[linux_amd64!].k": "v"},
 	} {
 		_, err := exporter.Registry{Type: New(nil, nil)}.Resolve(Type, attrs, compat.Current)
 		require.ErrorContains(t, err, want)
