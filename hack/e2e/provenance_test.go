@@ -14,6 +14,7 @@ import (
 
 // statement is an in-toto statement with what its subjects are.
 type statement struct {
+	Type          string `json:"_type"`
 	PredicateType string `json:"predicateType"`
 	Subject       []struct {
 		Name   string            `json:"name"`
