@@ -199,6 +199,8 @@ func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []s
 		Platform: o.job.solver.platform(),
 		Env:      o.job.solver.cfg.ProvenanceEnv,
 		Capture:  o.capture,
+
+		Dockerfile: o.job.solver.cfg.DockerfileVersion,
 	}
 	if o.ref != nil {
 		b.Definition = o.ref.def

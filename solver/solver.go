@@ -47,6 +47,8 @@ type Config struct {
 	History      *history.Store
 	// ProvenanceEnv is what the administrator tells of this daemon, see provenance.CheckEnv.
 	ProvenanceEnv map[string]any
+	// DockerfileVersion is that of the language of the frontend dockerfile.v0; empty if there is none.
+	DockerfileVersion string
 	// Version is that of the daemon.
 	Version string
 }

@@ -27,6 +27,10 @@ import (
 	"github.com/openbuildkit/buildkit/frontend/dockerfile/parser"
 )
 
+// Version is that of the language of Dockerfiles which the frontend reads, in the numbers of
+// docker/dockerfile images.
+const Version = "1.26.0"
+
 // Build builds the Dockerfile that c's options name, for every platform they ask for. Its language is
 // that of the stable channel.
 func Build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {

@@ -34,6 +34,9 @@ type Build struct {
 	Platform ocispec.Platform
 	// Env is what the administrator has told about the builder.
 	Env map[string]any
+	// Dockerfile is the version of the language that the built-in frontend reads; it is told if that had a
+	// part in the build.
+	Dockerfile string
 
 	Capture *Capture
 	// Definition is the graph of the part, Layers what its vertices are in the output; they are told
@@ -154,6 +157,9 @@ func (b *Build) env(platformKey string) map[string]any {
 	env := map[string]any{platformKey: platforms.Format(b.Platform)}
 	for k, v := range b.Env {
 		env[k] = v
+	}
+	if b.Dockerfile != "" && b.Capture.Request.uses(builtinDockerfile) {
+		env["dockerfileVersion"] = b.Dockerfile
 	}
 	return env
 }

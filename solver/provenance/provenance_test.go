@@ -108,6 +108,7 @@ func build(t *testing.T) *provenance.Build {
 	}
 	return &provenance.Build{
 		ID: "ref", Started: began, Finished: began.Add(time.Minute), Platform: amd64, Env: map[string]any{"site": "here"},
+		Dockerfile: "1.2.3",
 		Capture: c, Definition: def,
 		Layers: map[provenance.Edge][]ocispec.Descriptor{{Vertex: digests[0]}: {{MediaType: "layer", Digest: digest.Digest("sha256:" + hash), Size: 3}}},
 	}
@@ -190,6 +191,24 @@ func TestASecretThatOneStepNeedsIsNotOptional(t *testing.T) {
 	data, err := (&provenance.Build{Platform: amd64, Capture: c}).Predicate(provenance.Options{Version: provenance.V1, Max: true})
 	require.NoError(t, err)
 	require.Contains(t, string(data), `"secrets":[{"id":"s"}]`)
+}
+
+func TestTheVersionOfDockerfilesIsToldWhereTheyHadAPart(t *testing.T) {
+	with := func(r provenance.Request) string {
+		b := &provenance.Build{Platform: amd64, Dockerfile: "1.2.3", Capture: &provenance.Capture{Request: r}}
+		data, err := b.Predicate(provenance.Options{Version: provenance.V1})
+		require.NoError(t, err)
+		return string(data)
+	}
+	dockerfile := &provenance.Request{Frontend: "dockerfile.v0"}
+	for _, r := range []provenance.Request{
+		*dockerfile, {Frontend: "gateway.v0", Root: dockerfile}, {Inputs: map[string]*provenance.Request{"a": nil, "b": dockerfile}},
+	} {
+		require.Contains(t, with(r), `"dockerfileVersion":"1.2.3"`)
+	}
+	for _, r := range []provenance.Request{{}, {Frontend: "gateway.v0"}, {Inputs: map[string]*provenance.Request{"a": nil}}} {
+		require.NotContains(t, with(r), "dockerfileVersion")
+	}
 }
 
 func TestOptions(t *testing.T) {

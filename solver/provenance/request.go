@@ -54,6 +54,25 @@ type told struct {
 // hidden are options that say something of the machine and not of the result.
 var hidden = []string{"cgroup-parent", "image-resolve-mode", "platform", "cache-imports"}
 
+// builtinDockerfile is the name of the frontend for Dockerfiles that is no image.
+const builtinDockerfile = "dockerfile.v0"
+
+// uses reports whether a frontend had a part in a request.
+func (r *Request) uses(frontend string) bool {
+	if r == nil {
+		return false
+	}
+	if r.Frontend == frontend || r.Root.uses(frontend) {
+		return true
+	}
+	for _, in := range r.Inputs {
+		if in.uses(frontend) {
+			return true
+		}
+	}
+	return false
+}
+
 // tell returns a request with its options: those with a place of their own there, and without those
 // that the mode leaves out. Context is found among the materials.
 func tell(r *Request, materials []material, most bool) told {

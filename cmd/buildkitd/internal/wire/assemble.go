@@ -80,13 +80,17 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		LogLimits:    op.LogLimitsFromEnv(os.Getenv),
 		History:      builds,
 
-		ProvenanceEnv: env,
-		Version:       version.Version,
+		ProvenanceEnv:     env,
+		DockerfileVersion: dockerfileVersion(cfg.Frontends),
+		Version:           version.Version,
 	})
 	d.solver = s
 	d.durations = newDurations()
 
-	v := &workerspb.BuildkitVersion{Package: version.Package, Version: version.Version, Revision: version.Revision}
+	v := &workerspb.BuildkitVersion{
+		Package: version.Package, Version: version.Version, Revision: version.Revision,
+		DockerfileVersion: dockerfileVersion(cfg.Frontends),
+	}
 	d.server = control.NewServer(control.New(control.Config{
 		Solver:   measuring{Solver: collecting{Solver: s, collector: collector}, durations: d.durations},
 		Builds:   gateway.NewBuilds(),

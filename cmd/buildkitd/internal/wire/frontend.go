@@ -17,13 +17,22 @@ import (
 // newFrontends returns those that are not switched off.
 func newFrontends(cfg config.Frontends) frontend.Registry {
 	registry := frontend.Registry{}
-	if on := cfg.Dockerfile.Enabled; on == nil || *on {
+	if dockerfileVersion(cfg) != "" {
 		registry["dockerfile.v0"] = dockerfile.Build
 	}
 	if on := cfg.Gateway.Enabled; on == nil || *on {
 		registry[image.Name] = image.New(imageConfig(cfg.Gateway, machineMemory())).Build
 	}
 	return registry
+}
+
+// dockerfileVersion returns the version of the language of the built-in frontend, empty if that is
+// switched off.
+func dockerfileVersion(cfg config.Frontends) string {
+	if on := cfg.Dockerfile.Enabled; on != nil && !*on {
+		return ""
+	}
+	return dockerfile.Version
 }
 
 // imageConfig says how frontends that are images are run on a machine with memory in bytes.
