@@ -18,19 +18,43 @@ import (
 )
 
 // checkAttestations refuses what a frontend must not say: how the result was built is for the
-// builder to state.
-func checkAttestations(res *gateway.Result) error {
-	for id, list := range res.Attestations {
-		for _, a := range list {
-			if strings.HasPrefix(a.PredicateType, attest.PredicateProvenance) {
-				return status.New(codes.InvalidArgument, fmt.Sprintf("attestation of %q: only the builder may state %s", id, a.PredicateType))
-			}
-			if a.Ref == nil {
-				return status.New(codes.InvalidArgument, fmt.Sprintf("attestation %q of %q has no reference", a.Path, id))
-			}
-		}
+// builder to state, and of what is no part of the result nothing can be said.
+func (j *job) checkAttestations(res *gateway.Result) error {
+	if len(res.Attestations) == 0 {
+		return nil
 	}
-	return nil
+	parts, err := j.parts(res)
+	if err != nil {
+		return status.WithCode(err, codes.InvalidArgument)
+	}
+	known := map[string]bool{}
+	for _, p := range parts {
+		known[p.ID] = true
+	}
+	return eachAttestation(res, func(id string, a gateway.Attestation) error {
+		switch {
+		case !known[id]:
+			return badAttestation("attestation %q is about %q, which is no part of the result", a.Path, id)
+		case strings.HasPrefix(a.PredicateType, attest.PredicateProvenance):
+			return badAttestation("attestation of %q: only the builder may state %s", id, a.PredicateType)
+		case a.Ref == nil:
+			return badAttestation("attestation %q of %q has no reference", a.Path, id)
+		}
+		return nil
+	})
+}
+
+func badAttestation(format string, args ...any) error {
+	return status.New(codes.InvalidArgument, fmt.Sprintf(format, args...))
+}
+
+// parts returns what a result consists of, without its trees.
+func (j *job) parts(res *gateway.Result) ([]exporter.Part, error) {
+	shape := &exporter.Result{Metadata: res.Metadata}
+	if res.Refs != nil {
+		shape.Refs = emptyTrees(res)
+	}
+	return shape.Parts(j.solver.platform())
 }
 
 // eachAttestation calls fn for the attestations of a result, by platform.

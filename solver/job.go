@@ -235,7 +235,7 @@ func (j *job) build(ctx context.Context) (*Response, error) {
 	if err := res.EachRef(func(_ string, ref gateway.Reference) error { return ref.Evaluate(ctx) }); err != nil {
 		return nil, err
 	}
-	if err := checkAttestations(res); err != nil {
+	if err := j.checkAttestations(res); err != nil {
 		return nil, err
 	}
 	if err := j.scan(ctx, res); err != nil {

@@ -53,11 +53,7 @@ type origin struct {
 // the references are evaluated.
 func (j *job) origins(res *gateway.Result) (map[string]*origin, error) {
 	refs := map[string]*reference{}
-	shape := &exporter.Result{Metadata: res.Metadata}
-	if res.Refs != nil {
-		shape.Refs = emptyTrees(res)
-	}
-	parts, err := shape.Parts(j.solver.platform())
+	parts, err := j.parts(res)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
-	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/frontend/attestation"
 )
 
@@ -36,11 +35,7 @@ func (j *job) scan(ctx context.Context, res *gateway.Result) error {
 	if j.sbom == nil || attestation.HasSBOM(res) {
 		return nil
 	}
-	shape := &exporter.Result{Metadata: res.Metadata}
-	if res.Refs != nil {
-		shape.Refs = emptyTrees(res)
-	}
-	parts, err := shape.Parts(j.solver.platform())
+	parts, err := j.parts(res)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/cache"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/snapshot"
@@ -42,6 +44,8 @@ const (
 	maxFile = 40 << 20
 	// maxFiles is how many files a bundle may have.
 	maxFiles = 1000
+	// maxTotal bounds all that is said of a part of a result, in bytes: it is in memory at once.
+	maxTotal = 8 * maxFile
 )
 
 // Statement is an in-toto statement.
@@ -78,22 +82,36 @@ type Options struct {
 	Layers []ocispec.Descriptor
 }
 
-// Load returns what attestations say. Errors name the file that is at fault.
+// Load returns what attestations say. Errors about what they are name the file that is at fault and
+// have the code InvalidArgument.
 func Load(ctx context.Context, atts []exporter.Attestation, opt Options) ([]Predicate, error) {
 	var all []Predicate
+	size := 0
 	for _, a := range atts {
 		ps, err := load(ctx, a, opt)
 		if err != nil {
 			return nil, err
+		}
+		for _, p := range ps {
+			if size += len(p.Body); size > maxTotal {
+				return nil, invalid("attestation %q: all of a result are larger than %d bytes", p.Name, maxTotal)
+			}
 		}
 		all = append(all, ps...)
 	}
 	return all, nil
 }
 
+func invalid(format string, args ...any) error {
+	return status.WithCode(fmt.Errorf(format, args...), codes.InvalidArgument)
+}
+
 func load(ctx context.Context, a exporter.Attestation, opt Options) ([]Predicate, error) {
 	switch a.Kind {
 	case gatewaypb.AttestationKind_InToto:
+		if a.PredicateType == "" {
+			return nil, invalid("attestation %q has no predicate type", a.Path)
+		}
 		body, err := content(ctx, a, opt)
 		if err != nil {
 			return nil, err
@@ -101,11 +119,11 @@ func load(ctx context.Context, a exporter.Attestation, opt Options) ([]Predicate
 		return []Predicate{{Name: path.Base(a.Path), Type: a.PredicateType, Body: body, Metadata: a.Metadata, subjects: a.Subjects}}, nil
 	case gatewaypb.AttestationKind_Bundle:
 		if a.Ref == nil {
-			return nil, fmt.Errorf("attestation bundle %q has no tree", a.Path)
+			return nil, invalid("attestation bundle %q has no tree", a.Path)
 		}
 		return unbundle(ctx, a, opt)
 	default:
-		return nil, fmt.Errorf("unknown attestation kind %d", a.Kind)
+		return nil, invalid("unknown attestation kind %d", a.Kind)
 	}
 }
 
@@ -119,7 +137,7 @@ func content(ctx context.Context, a exporter.Attestation, opt Options) (json.Raw
 		}
 		return object(body, a.Path)
 	case a.Ref == nil:
-		return nil, fmt.Errorf("attestation %q has no content", a.Path)
+		return nil, invalid("attestation %q has no content", a.Path)
 	}
 	var body json.RawMessage
 	err := view(ctx, a.Ref, opt.Access, func(root *os.Root) error {
@@ -136,6 +154,7 @@ func content(ctx context.Context, a exporter.Attestation, opt Options) (json.Raw
 // unbundle returns what the files of a bundle say.
 func unbundle(ctx context.Context, a exporter.Attestation, opt Options) ([]Predicate, error) {
 	var all []Predicate
+	size := 0
 	err := view(ctx, a.Ref, opt.Access, func(root *os.Root) error {
 		files, err := list(root, a.Path)
 		if err != nil {
@@ -147,6 +166,9 @@ func unbundle(ctx context.Context, a exporter.Attestation, opt Options) ([]Predi
 				return err
 			}
 			p.Metadata = a.Metadata
+			if size += len(p.Body); size > maxTotal {
+				return invalid("attestation bundle %q is larger than %d bytes", a.Path, maxTotal)
+			}
 			all = append(all, p)
 		}
 		return nil
@@ -162,15 +184,15 @@ func statement(root *os.Root, name, typ string) (Predicate, error) {
 	}
 	var s Statement
 	if err := decode(data, &s); err != nil {
-		return Predicate{}, fmt.Errorf("attestation %q is no in-toto statement: %w", name, err)
+		return Predicate{}, invalid("attestation %q is no in-toto statement: %w", name, err)
 	}
 	switch {
 	case s.PredicateType == "":
-		return Predicate{}, fmt.Errorf("attestation %q has no predicate type", name)
+		return Predicate{}, invalid("attestation %q has no predicate type", name)
 	case typ != "" && s.PredicateType != typ:
-		return Predicate{}, fmt.Errorf("bundle entry %q does not match required predicate type %s: it has %s", name, typ, s.PredicateType)
+		return Predicate{}, invalid("bundle entry %q does not match required predicate type %s: it has %s", name, typ, s.PredicateType)
 	case strings.HasPrefix(s.PredicateType, PredicateProvenance):
-		return Predicate{}, fmt.Errorf("bundle entry %q: only the builder may state %s", name, s.PredicateType)
+		return Predicate{}, invalid("bundle entry %q: only the builder may state %s", name, s.PredicateType)
 	}
 	p := Predicate{Name: path.Base(name), Type: s.PredicateType}
 	if p.Body, err = object(s.Predicate, name); err != nil {
@@ -242,15 +264,15 @@ func inside(name string) string {
 func list(root *os.Root, dir string) ([]string, error) {
 	d, err := root.Open(inside(dir))
 	if err != nil {
-		return nil, fmt.Errorf("attestation bundle %q: %w", dir, err)
+		return nil, invalid("attestation bundle %q: %w", dir, err)
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(maxFiles + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("attestation bundle %q: %w", dir, err)
+		return nil, invalid("attestation bundle %q: %w", dir, err)
 	}
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("attestation bundle %q has more than %d files", dir, maxFiles)
+		return nil, invalid("attestation bundle %q has more than %d files", dir, maxFiles)
 	}
 	slices.Sort(names)
 	return names, nil
@@ -260,22 +282,22 @@ func list(root *os.Root, dir string) ([]string, error) {
 func readFile(root *os.Root, name string) ([]byte, error) {
 	st, err := root.Lstat(inside(name))
 	if err != nil {
-		return nil, fmt.Errorf("attestation %q: %w", name, err)
+		return nil, invalid("attestation %q: %w", name, err)
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("attestation %q is not a regular file", name)
+		return nil, invalid("attestation %q is not a regular file", name)
 	}
 	f, err := root.Open(inside(name))
 	if err != nil {
-		return nil, fmt.Errorf("attestation %q: %w", name, err)
+		return nil, invalid("attestation %q: %w", name, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("attestation %q: %w", name, err)
+		return nil, invalid("attestation %q: %w", name, err)
 	}
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("attestation %q is larger than %d bytes", name, maxFile)
+		return nil, invalid("attestation %q is larger than %d bytes", name, maxFile)
 	}
 	return data, nil
 }
@@ -296,14 +318,14 @@ func decode(data []byte, v any) error {
 func object(data []byte, name string) (json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := decode(data, &fields); err != nil {
-		return nil, fmt.Errorf("predicate of attestation %q is no JSON object: %w", name, err)
+		return nil, invalid("predicate of attestation %q is no JSON object: %w", name, err)
 	}
 	if fields == nil {
-		return nil, fmt.Errorf("predicate of attestation %q is no JSON object", name)
+		return nil, invalid("predicate of attestation %q is no JSON object", name)
 	}
 	var out bytes.Buffer
 	if err := json.Compact(&out, data); err != nil {
-		return nil, fmt.Errorf("predicate of attestation %q: %w", name, err)
+		return nil, invalid("predicate of attestation %q: %w", name, err)
 	}
 	return out.Bytes(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +15,10 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
 	"github.com/openbuildkit/buildkit/exporter/internal/exportertest"
@@ -85,6 +88,14 @@ func TestAPredicateIsReadOrMade(t *testing.T) {
 	require.JSONEq(t, `{"layers":3}`, string(ps[1].Body))
 }
 
+func TestAllThatIsSaidOfAResultIsBounded(t *testing.T) {
+	text := []byte(`{"a":"` + strings.Repeat("x", 36<<20) + `"}`)
+	a := exporter.Attestation{Path: "p.json", PredicateType: "x", Content: func(context.Context, []ocispec.Descriptor) ([]byte, error) { return text, nil }}
+	_, err := attest.Load(t.Context(), slices.Repeat([]exporter.Attestation{a}, 10), attest.Options{})
+	require.EqualError(t, err, `attestation "p.json": all of a result are larger than 335544320 bytes`)
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
 func TestWhatIsNoAttestationIsRefused(t *testing.T) {
 	b := exportertest.New(t, false)
 	ref := b.Tree(nil, "", func(dir string) {
@@ -106,7 +117,8 @@ func TestWhatIsNoAttestationIsRefused(t *testing.T) {
 		err string
 	}{
 		"unknown kind":        {exporter.Attestation{Kind: 7}, "unknown attestation kind 7"},
-		"nothing":             {exporter.Attestation{Path: "x"}, `attestation "x" has no content`},
+		"nothing":             {exporter.Attestation{Path: "x", PredicateType: "x"}, `attestation "x" has no content`},
+		"no type":             {exporter.Attestation{Path: "x"}, `attestation "x" has no predicate type`},
 		"bundle without tree": {exporter.Attestation{Kind: gatewaypb.AttestationKind_Bundle, Path: "x"}, `attestation bundle "x" has no tree`},
 		"absent":              {file("absent"), `attestation "absent": `},
 		"link":                {file("link"), `attestation "link" is not a regular file`},

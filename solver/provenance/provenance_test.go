@@ -109,7 +109,7 @@ func build(t *testing.T) *provenance.Build {
 	return &provenance.Build{
 		ID: "ref", Started: began, Finished: began.Add(time.Minute), Platform: amd64, Env: map[string]any{"site": "here"},
 		Dockerfile: "1.2.3",
-		Capture: c, Definition: def,
+		Capture:    c, Definition: def,
 		Layers: map[provenance.Edge][]ocispec.Descriptor{{Vertex: digests[0]}: {{MediaType: "layer", Digest: digest.Digest("sha256:" + hash), Size: 3}}},
 	}
 }

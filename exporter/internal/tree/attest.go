@@ -20,7 +20,9 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/exporter"
 	"github.com/openbuildkit/buildkit/exporter/attest"
 )
@@ -99,10 +101,10 @@ func withStatements(t Tree, predicates []attest.Predicate, subjects []attest.Sub
 			name = strings.TrimSuffix(name, ext) + "." + strings.ReplaceAll(platform, "/", "_") + ext
 		}
 		if !fs.ValidPath(name) || strings.ContainsAny(name, "/\\\x00") || name == "." {
-			return nil, fmt.Errorf("attestation path name %q cannot be the name of a file", name)
+			return nil, invalid("attestation path name %q cannot be the name of a file", name)
 		}
 		if _, dup := out.data[name]; dup {
-			return nil, fmt.Errorf("duplicate attestation path name %s", name)
+			return nil, invalid("duplicate attestation path name %s", name)
 		}
 		data, err := json.MarshalIndent(p.Statement(subjects), "", "  ")
 		if err != nil {
@@ -115,6 +117,10 @@ func withStatements(t Tree, predicates []attest.Predicate, subjects []attest.Sub
 	}
 	slices.SortFunc(out.stats, func(a, b *types.Stat) int { return cmp.Compare(a.Path, b.Path) })
 	return out, nil
+}
+
+func invalid(format string, args ...any) error {
+	return status.WithCode(fmt.Errorf(format, args...), codes.InvalidArgument)
 }
 
 // withFiles is a file system with more files in its root, which hide those of the same name.
