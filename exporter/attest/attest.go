@@ -85,6 +85,10 @@ type Options struct {
 // Load returns what attestations say. Errors about what they are name the file that is at fault and
 // have the code InvalidArgument.
 func Load(ctx context.Context, atts []exporter.Attestation, opt Options) ([]Predicate, error) {
+	return loadAll(ctx, atts, opt, maxTotal)
+}
+
+func loadAll(ctx context.Context, atts []exporter.Attestation, opt Options, limit int) ([]Predicate, error) {
 	var all []Predicate
 	size := 0
 	for _, a := range atts {
@@ -93,8 +97,8 @@ func Load(ctx context.Context, atts []exporter.Attestation, opt Options) ([]Pred
 			return nil, err
 		}
 		for _, p := range ps {
-			if size += len(p.Body); size > maxTotal {
-				return nil, invalid("attestation %q: all of a result are larger than %d bytes", p.Name, maxTotal)
+			if size += len(p.Body); size > limit {
+				return nil, invalid("attestation %q: all of a result are larger than %d bytes", p.Name, limit)
 			}
 		}
 		all = append(all, ps...)

@@ -89,10 +89,12 @@ func TestAPredicateIsReadOrMade(t *testing.T) {
 }
 
 func TestAllThatIsSaidOfAResultIsBounded(t *testing.T) {
-	text := []byte(`{"a":"` + strings.Repeat("x", 36<<20) + `"}`)
+	text := []byte(`{"a":"12"}`)
 	a := exporter.Attestation{Path: "p.json", PredicateType: "x", Content: func(context.Context, []ocispec.Descriptor) ([]byte, error) { return text, nil }}
-	_, err := attest.Load(t.Context(), slices.Repeat([]exporter.Attestation{a}, 10), attest.Options{})
-	require.EqualError(t, err, `attestation "p.json": all of a result are larger than 335544320 bytes`)
+	_, err := attest.LoadBounded(t.Context(), slices.Repeat([]exporter.Attestation{a}, 2), attest.Options{}, 20)
+	require.NoError(t, err)
+	_, err = attest.LoadBounded(t.Context(), slices.Repeat([]exporter.Attestation{a}, 3), attest.Options{}, 20)
+	require.EqualError(t, err, `attestation "p.json": all of a result are larger than 20 bytes`)
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 }
 
