@@ -243,7 +243,7 @@ func TestPredicatesOfABuildWithAllSources(t *testing.T) {
 		require.NoError(t, err)
 		var header intoto.StatementHeader //nolint:staticcheck // see above
 		if strings.HasSuffix(all[0].PredicateType, "/v0.2") {
-			var parsed intoto.ProvenanceStatementSLSA02 //nolint:staticcheck // see above
+			var parsed intoto.ProvenanceStatementSLSA02
 			require.NoError(t, json.Unmarshal(whole, &parsed))
 			require.Len(t, parsed.Predicate.Materials, 3)
 			header = parsed.StatementHeader

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/stretchr/testify/require"
@@ -28,14 +31,20 @@ for dir in $BUILDKIT_SCAN_SOURCE ${BUILDKIT_SCAN_SOURCE_EXTRAS:+$BUILDKIT_SCAN_S
 done
 `
 
-// pushScanner builds the image of a scanner from a script and pushes it.
+// pushScanner builds the image of the listing scanner and pushes it.
 func pushScanner(t *testing.T, d *harness.Daemon, registry *harness.Registry) string {
+	t.Helper()
+	return pushScript(t, d, registry, "scanner:1", listing)
+}
+
+// pushScript builds the image of a scanner from a script and pushes it.
+func pushScript(t *testing.T, d *harness.Daemon, registry *harness.Registry, name, script string) string {
 	t.Helper()
 	dir := tree(t, map[string]string{
 		"Dockerfile": "FROM busybox\nCOPY --chmod=755 scan /scan\nENTRYPOINT [\"/scan\"]\n",
-		"scan":       listing,
+		"scan":       script,
 	})
-	name := registry.Host + "/scanner:1"
+	name = registry.Host + "/" + name
 	d.Build(t, dir, "--output=type=image,name="+name+",push=true")
 	return name
 }
@@ -104,6 +113,92 @@ func TestScannersThatCannotRunEndTheBuild(t *testing.T) {
 		require.NotZero(t, r.Code, generator)
 		require.Contains(t, r.Stderr, want)
 	}
+}
+
+// misbehaving is a scanner that does what its parameter says.
+const misbehaving = `#!/bin/sh
+statement() { echo "{\"_type\":\"https://in-toto.io/Statement/v0.1\",\"predicateType\":\"$1\",\"subject\":null,\"predicate\":$2}"; }
+out=$BUILDKIT_SCAN_DESTINATION
+case $BUILDKIT_SCAN_do in
+fail) echo "the scanner is broken" >&2; exit 3;;
+hang) echo "it hangs" >&2; sleep 1000;;
+garbage) head -c 5000 /dev/urandom >$out/sbom.spdx.json;;
+text) echo "no json" >$out/sbom.spdx.json;;
+type) statement https://example.org/other '{}' >$out/sbom.spdx.json;;
+provenance) statement https://slsa.dev/provenance/v1 '{}' >$out/sbom.spdx.json;;
+list) statement https://spdx.dev/Document '[]' >$out/sbom.spdx.json;;
+large) statement https://spdx.dev/Document '{}' >$out/sbom.spdx.json; truncate -s 41M $out/sbom.spdx.json;;
+many) for i in $(seq 1001); do echo {} >$out/$i.json; done;;
+folder) mkdir $out/sbom;;
+link) ln -s /etc/passwd $out/sbom.spdx.json;;
+pipe) mkfifo $out/sbom.spdx.json;;
+several) for n in sbom other third; do statement https://spdx.dev/Document "{\"name\":\"$n\"}" >$out/$n.spdx.json; done;;
+esac
+`
+
+// What a scanner writes may be anything.
+func TestScannersThatMisbehaveEndTheBuild(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	scanner := pushScript(t, d, registry, "misbehaving:1", misbehaving)
+	dir := dockerfile(t, "FROM scratch", "COPY Dockerfile /")
+	name := registry.Host + "/out/misbehaving:1"
+	request := func(do string) []string {
+		return []string{"--opt=attest:sbom=generator=" + scanner + ",do=" + do, "--output=type=image,name=" + name + ",push=true"}
+	}
+	for do, want := range map[string]string{
+		"fail":       `process "/scan" did not complete successfully: exit code: 3`,
+		"garbage":    `attestation "/sbom.spdx.json" is no in-toto statement`,
+		"text":       `attestation "/sbom.spdx.json" is no in-toto statement`,
+		"type":       `bundle entry "/sbom.spdx.json" does not match required predicate type https://spdx.dev/Document: it has https://example.org/other`,
+		"provenance": `does not match required predicate type https://spdx.dev/Document`,
+		"list":       `predicate of attestation "/sbom.spdx.json" is no JSON object`,
+		"large":      `attestation "/sbom.spdx.json" is larger than 41943040 bytes`,
+		"many":       `has more than 1000 files`,
+		"folder":     `attestation "/sbom" is not a regular file`,
+		"link":       `attestation "/sbom.spdx.json" is not a regular file`,
+		"pipe":       `attestation "/sbom.spdx.json" is not a regular file`,
+	} {
+		r := d.Buildctl(t, harness.DockerfileArgs(dir, request(do)...)...)
+		require.NotZero(t, r.Code, do)
+		require.Contains(t, strings.ReplaceAll(r.Stderr, `"sbom`, `"/sbom`), want, do)
+	}
+	hanging := launchBuild(t, d, dir, request("hang")...)
+	hanging.await(t, "it hangs")
+	hanging.signal(t, os.Interrupt.(syscall.Signal))
+	require.NotZero(t, hanging.waitWithin(t, 30*time.Second).Code)
+	d.RequireIdle(t)
+
+	d.Build(t, dir, request("several")...)
+	image, all := attested(t, pulledIndex(t, name), "linux/amd64")
+	require.Len(t, all, 3, "in the order of their names")
+	for i, want := range []string{"other", "sbom", "third"} {
+		require.JSONEq(t, `{"name":"`+want+`"}`, string(all[i].Predicate))
+		require.Equal(t, image.Hex, all[i].Subject[0].Digest["sha256"])
+	}
+}
+
+// A scan that the daemon adds is no part of how the result was made; one that the frontend has made is.
+func TestProvenanceTellsOfScansOfFrontendsOnly(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	scanner := pushScanner(t, d, registry)
+	name := registry.Host + "/out/scanned:1"
+	provenanceOf := func() string {
+		_, all := attested(t, pulledIndex(t, name), "linux/amd64")
+		require.Len(t, all, 2)
+		require.Equal(t, "https://slsa.dev/provenance/v1", all[1].PredicateType)
+		return string(all[1].Predicate)
+	}
+	args := []string{"--opt=attest:sbom=generator=" + scanner, "--opt=attest:provenance=", "--output=type=image,name=" + name + ",push=true"}
+	requireSolved(t, solve(t, d, marshal(t, llb.Scratch().File(llb.Mkfile("/only", 0o644, nil))), args...))
+	told := provenanceOf()
+	require.NotContains(t, told, "scanner")
+	require.NotContains(t, told, "BUILDKIT_SCAN_")
+	require.Contains(t, told, `"buildkit_hermetic":true`)
+
+	d.Build(t, dockerfile(t, "FROM scratch", "COPY Dockerfile /"), args...)
+	told = provenanceOf()
+	require.Contains(t, told, "/scanner@1?platform=linux%2Famd64", "the scanner is a material")
+	require.NotContains(t, told, "BUILDKIT_SCAN_SOURCE", "the graph is that of the result")
 }
 
 func TestTheProjectsScannerScansItself(t *testing.T) {

@@ -238,3 +238,13 @@ func TestManyDamagedFilesAreToldBriefly(t *testing.T) {
 	require.Len(t, found.Unread, 101)
 	require.Contains(t, found.Unread, "and more")
 }
+
+func TestDatabasesOfRPMThatAreNotReadAreNamed(t *testing.T) {
+	for file, form := range map[string]string{
+		"var/lib/rpm/Packages": "Berkeley DB", "usr/lib/sysimage/rpm/Packages.db": "ndb", "usr/share/rpm/Packages": "Berkeley DB",
+	} {
+		found, err := catalog.Scan(tree(t, map[string]string{file: "x", "Packages": "x", "usr/share/Packages.db": "x"}), catalog.Limits{})
+		require.NoError(t, err)
+		require.Equal(t, []string{`"` + file + `": a database of rpm in the form of ` + form + ` is not read, only one in SQLite`}, found.Unread)
+	}
+}

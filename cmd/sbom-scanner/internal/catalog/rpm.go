@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -45,6 +46,17 @@ func parseRPM(f *io.SectionReader, add func(Package) error) error {
 		}
 		return add(p)
 	})
+}
+
+// olderRPM says of a database of rpm in another form that it is not read: what is installed is not
+// known then. One that is empty says that nothing is.
+func olderRPM(form string) parser {
+	return func(f *io.SectionReader, _ func(Package) error) error {
+		if f.Size() == 0 {
+			return nil
+		}
+		return fmt.Errorf("a database of rpm in the form of %s is not read, only one in SQLite", form)
+	}
 }
 
 // rpmPackage reads the header of a package.

@@ -96,6 +96,10 @@ func parserOf(name string) parser {
 		return parseAPK
 	case "var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/share/rpm/rpmdb.sqlite":
 		return parseRPM
+	case "var/lib/rpm/Packages", "usr/lib/sysimage/rpm/Packages", "usr/share/rpm/Packages":
+		return olderRPM("Berkeley DB")
+	case "var/lib/rpm/Packages.db", "usr/lib/sysimage/rpm/Packages.db", "usr/share/rpm/Packages.db":
+		return olderRPM("ndb")
 	}
 	dir, base := path.Split(name)
 	dir = strings.TrimSuffix(dir, "/")

@@ -3,6 +3,7 @@ package document_test
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,4 +133,104 @@ func FuzzDocument(f *testing.F) {
 			t.Errorf("not JSON: %s", data)
 		}
 	})
+}
+
+// relationships are those of SPDX 2.3 that this project writes.
+var relationships = []string{"DESCRIBES", "CONTAINS", "OTHER"}
+
+// requireSPDX holds a document against the schema that is published for SPDX 2.3: what is required is
+// there, ids have their form, are unique, and what refers to one finds it.
+func requireSPDX(t *testing.T, data []byte) {
+	t.Helper()
+	type checksum struct{ Algorithm, ChecksumValue string }
+	var doc struct {
+		SPDXVersion, DataLicense, SPDXID, Name, DocumentNamespace string
+		CreationInfo                                              struct {
+			Created  string
+			Creators []string
+		}
+		Packages []struct {
+			SPDXID, Name, DownloadLocation, LicenseConcluded, LicenseDeclared, CopyrightText string
+			FilesAnalyzed                                                                    *bool
+			PackageVerificationCode                                                          *struct{ PackageVerificationCodeValue string }
+			HasFiles, LicenseInfoFromFiles                                                   []string
+			ExternalRefs                                                                     []struct{ ReferenceCategory, ReferenceType, ReferenceLocator string }
+		}
+		Files []struct {
+			SPDXID, FileName, LicenseConcluded, CopyrightText string
+			Checksums                                         []checksum
+		}
+		Relationships []struct{ SpdxElementID, RelationshipType, RelatedSpdxElement string }
+	}
+	require.NoError(t, json.Unmarshal(data, &doc))
+	require.Equal(t, "SPDX-2.3", doc.SPDXVersion)
+	require.Equal(t, "CC0-1.0", doc.DataLicense)
+	require.Equal(t, "SPDXRef-DOCUMENT", doc.SPDXID)
+	require.NotEmpty(t, doc.Name)
+	require.Regexp(t, `^https?://[^#]+$`, doc.DocumentNamespace)
+	require.Regexp(t, `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`, doc.CreationInfo.Created)
+	for _, c := range doc.CreationInfo.Creators {
+		require.Regexp(t, `^(Tool|Organization|Person): .+`, c)
+	}
+	require.NotEmpty(t, doc.CreationInfo.Creators)
+	ids := map[string]bool{doc.SPDXID: true}
+	add := func(id string) {
+		require.Regexp(t, `^SPDXRef-[a-zA-Z0-9.-]+$`, id)
+		require.False(t, ids[id], "%s is there twice", id)
+		ids[id] = true
+	}
+	for _, p := range doc.Packages {
+		add(p.SPDXID)
+		require.NotEmpty(t, p.Name)
+		require.NotEmpty(t, p.DownloadLocation, "required")
+		if p.FilesAnalyzed != nil && !*p.FilesAnalyzed {
+			require.Nil(t, p.PackageVerificationCode)
+			require.Empty(t, p.LicenseInfoFromFiles)
+			require.Empty(t, p.HasFiles)
+		} else {
+			require.NotNil(t, p.PackageVerificationCode, "%s: files were analyzed, it says", p.Name)
+		}
+		for _, r := range p.ExternalRefs {
+			require.Contains(t, []string{"PACKAGE-MANAGER", "PACKAGE_MANAGER", "SECURITY", "OTHER"}, r.ReferenceCategory)
+			require.Regexp(t, `^\S+$`, r.ReferenceLocator)
+			require.NotEmpty(t, r.ReferenceType)
+		}
+	}
+	for _, f := range doc.Files {
+		add(f.SPDXID)
+		require.NotEmpty(t, f.FileName)
+		require.True(t, slices.ContainsFunc(f.Checksums, func(c checksum) bool { return c.Algorithm == "SHA1" && len(c.ChecksumValue) == 40 }), "SHA1 is required of files")
+	}
+	described := false
+	for _, r := range doc.Relationships {
+		require.True(t, ids[r.SpdxElementID], r.SpdxElementID)
+		require.True(t, ids[r.RelatedSpdxElement], r.RelatedSpdxElement)
+		require.Contains(t, relationships, r.RelationshipType)
+		described = described || r.SpdxElementID == doc.SPDXID && r.RelationshipType == "DESCRIBES"
+	}
+	require.True(t, described, "a document describes something")
+}
+
+func TestDocumentsAreValid(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for name, found := range map[string]*catalog.Inventory{
+		"nothing": {},
+		"odd names": {
+			Files: []catalog.File{{Path: "a b/ü", SHA1: strings.Repeat("a", 40), SHA256: strings.Repeat("b", 64)}, {Path: "a_b", SHA1: strings.Repeat("a", 40)}},
+			Packages: []catalog.Package{
+				{Type: catalog.Deb, Name: "a+b", Version: "1:2~3", Evidence: "a b/ü"}, {Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a b/ü"},
+				{Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a_b"}, {Type: catalog.NPM, Name: "@x/" + long, Evidence: "gone"},
+				{Type: catalog.Python, Name: "ü\n\"", Version: "\x00", License: "(MIT"}, {Type: catalog.Go, Name: "m", Version: "v1 v2"},
+			},
+			Unread: []string{"x"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, err := document.Statement(found, options)
+			require.NoError(t, err)
+			var s struct{ Predicate json.RawMessage }
+			require.NoError(t, json.Unmarshal(data, &s))
+			requireSPDX(t, s.Predicate)
+		})
+	}
 }
