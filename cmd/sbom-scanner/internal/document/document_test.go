@@ -218,9 +218,12 @@ func TestDocumentsAreValid(t *testing.T) {
 		"odd names": {
 			Files: []catalog.File{{Path: "a b/ü", SHA1: strings.Repeat("a", 40), SHA256: strings.Repeat("b", 64)}, {Path: "a_b", SHA1: strings.Repeat("a", 40)}},
 			Packages: []catalog.Package{
-				{Type: catalog.Deb, Name: "a+b", Version: "1:2~3", Evidence: "a b/ü"}, {Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a b/ü"},
-				{Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a_b"}, {Type: catalog.NPM, Name: "@x/" + long, Evidence: "gone"},
-				{Type: catalog.Python, Name: "ü\n\"", Version: "\x00", License: "(MIT"}, {Type: catalog.Go, Name: "m", Version: "v1 v2"},
+				{Type: catalog.Deb, Name: "a+b", Version: "1:2~3", Evidence: "a b/ü"},
+				{Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a b/ü"},
+				{Type: catalog.Deb, Name: "a-b", Version: "1:2~3", Evidence: "a_b"},
+				{Type: catalog.NPM, Name: "@x/" + long, Evidence: "gone"},
+				{Type: catalog.Python, Name: "ü\n\"", Version: "\x00", License: "(MIT"},
+				{Type: catalog.Go, Name: "m", Version: "v1 v2"},
 			},
 			Unread: []string{"x"},
 		},
