@@ -87,12 +87,14 @@ func isPlainRoot(m *pb.Mount) bool {
 
 func (o *execOp) inputIdentities() ([]schedule.InputIdentity, error) {
 	type use struct {
-		selectors []string
-		content   bool
+		// selectors are those of the mounts of an input, in the order of the mounts: which of the
+		// mounts shows what matters.
+		selectors        []string
+		content, unknown bool
 	}
 	uses := make([]use, len(o.v.Inputs))
 	for _, m := range o.op.Mounts {
-		if m.Input < 0 {
+		if m.Input < 0 || !showsInput(m) {
 			continue
 		}
 		if m.Input >= int64(len(uses)) {
@@ -105,23 +107,29 @@ func (o *execOp) inputIdentities() ([]schedule.InputIdentity, error) {
 		if u.content, err = contentDecides(m, sel); err != nil {
 			return nil, err
 		}
+		// The rest of the tree becomes part of the result.
+		u.unknown = u.unknown || m.Output >= 0 && sel != "/"
 	}
 	ids := make([]schedule.InputIdentity, len(uses))
 	for i, u := range uses {
-		slices.Sort(u.selectors)
-		sels := slices.Compact(u.selectors)
-		if !slices.Equal(sels, []string{"/"}) {
-			ids[i].Selector = strings.Join(sels, ",")
+		if slices.ContainsFunc(u.selectors, func(sel string) bool { return sel != "/" }) {
+			ids[i].Selector = strings.Join(u.selectors, "\x00")
 		}
-		if u.content {
-			ids[i].Content = o.f.digestPaths(i, sels)
+		if u.content && !u.unknown {
+			ids[i].Content = o.f.digestPaths(i, u.selectors)
 		}
 	}
 	return ids, nil
 }
 
-// contentDecides tells whether a mount may be identified by the content it shows. It may not if
-// the rest of the tree, which it does not show, becomes part of the result.
+// showsInput tells whether a mount has anything of its input: clients may leave the number of mounts
+// that have not as it is, the first.
+func showsInput(m *pb.Mount) bool {
+	return m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE
+}
+
+// contentDecides tells whether the mount wants its input identified by the content that it shows; of
+// several mounts of an input the last decides.
 func contentDecides(m *pb.Mount, sel string) (bool, error) {
 	safe := m.Output == -1 || m.Readonly || sel == "/"
 	switch m.ContentCache {
@@ -137,7 +145,8 @@ func contentDecides(m *pb.Mount, sel string) (bool, error) {
 	}
 }
 
-// digestPaths returns the function that digests what is found at paths of an input.
+// digestPaths returns the function that digests what is found at paths of an input, wherever that
+// is.
 func (f *Factory) digestPaths(input int, paths []string) func(context.Context, *schedule.Env, schedule.Result) (digest.Digest, error) {
 	return func(ctx context.Context, env *schedule.Env, r schedule.Result) (digest.Digest, error) {
 		h := digest.Canonical.Digester()
@@ -146,7 +155,7 @@ func (f *Factory) digestPaths(input int, paths []string) func(context.Context, *
 			if err != nil {
 				return "", f.failContent(ctx, env, input, r, err)
 			}
-			_, _ = fmt.Fprintf(h.Hash(), "%s\x00%s\x00", p, d)
+			_, _ = fmt.Fprintf(h.Hash(), "%s\x00", d)
 		}
 		return h.Digest(), nil
 	}

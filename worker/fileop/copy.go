@@ -251,7 +251,7 @@ func (c *copier) copy(src string) error {
 // open opens a source: the entry itself, or what a link there leads to.
 func (c *copier) open(src string) (*place, error) {
 	p := beneath.Clean(src)
-	if c.a.FollowSymlink || isDirPath(src) && src != "" {
+	if c.a.FollowSymlink {
 		var err error
 		if p, err = c.real(c.src, p); err != nil {
 			return nil, lstatError(err)

@@ -123,6 +123,7 @@ func TestCopyPutsThingsWhereUsersExpectThem(t *testing.T) {
 		{name: "a pattern that must match", src: "*.no", dest: "/to/", opt: func(c *pb.FileActionCopy) { c.AllowEmptyWildcard = false }, err: "*.no not found"},
 		{name: "what a link leads to", src: "link", dest: "/f", want: []string{"f=X"}},
 		{name: "a link as it is", src: "link", dest: "/f", opt: func(c *pb.FileActionCopy) { c.FollowSymlink = false }, want: []string{"f->d/x"}},
+		{name: "a link as it is, with a slash", src: "dlink/", dest: "/f", opt: func(c *pb.FileActionCopy) { c.FollowSymlink = false }, want: []string{"f->d"}},
 		{name: "a linked directory", src: "dlink", dest: "/to", want: []string{"to/sub/y=Y", "to/x=X"}},
 		{name: "an empty directory", src: "empty", dest: "/to", want: []string{"to/"}},
 		{name: "everything", src: "/", dest: "/", want: []string{"a.txt=A", "b.txt=B", "d/sub/y=Y", "d/x=X", "dlink->d", "empty/", "link->d/x"}},
