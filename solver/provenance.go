@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -34,6 +35,9 @@ func (j *job) acceptAttestations() error {
 			return err
 		}
 		j.provenance = &opt
+		for _, k := range opt.Unknown {
+			j.exportWarnings = append(j.exportWarnings, fmt.Sprintf("Attribute %q of provenance is not known and has no effect", k))
+		}
 	}
 	if attrs, ok := requested[attestation.TypeSBOM]; ok {
 		j.sbom, err = acceptSBOM(attrs, j.req.FrontendOpt)

@@ -30,7 +30,7 @@ func (j *job) warnOfPlatforms(res *gateway.Result) error {
 		return err
 	}
 	if len(j.outputs) > 0 {
-		j.exportWarnings = warnings
+		j.exportWarnings = append(j.exportWarnings, warnings...)
 		return nil
 	}
 	scope := event.NewScope(j.feed, digest.FromString(j.req.Ref+"-verify"))

@@ -138,4 +138,8 @@ func TestMaterialsThatAreToBeKnownAre(t *testing.T) {
 		require.Contains(t, r.Stderr, want)
 		require.NotContains(t, r.Stderr, "load build definition", "before anything is done")
 	}
+	for attest, unknown := range map[string]string{"mod=min,mode=min": "mod", "yess": "yess"} {
+		r := d.Build(t, dir, "--progress=rawjson", "--opt=attest:provenance="+attest, toLocal(t.TempDir()))
+		require.Equal(t, []string{`exporting to client directory: Attribute "` + unknown + `" of provenance is not known and has no effect`}, warnings(t, r))
+	}
 }

@@ -49,11 +49,13 @@ type Options struct {
 	CaptureUsage bool
 	// Complete makes it an error if a material is not known for certain.
 	Complete bool
+	// Unknown are the attributes that say nothing here, in order: those of a later version, or misspelt.
+	Unknown []string
 }
 
 const defaultFilename = "provenance.json"
 
-// ParseOptions reads the attributes of a request for provenance. Unknown ones are ignored.
+// ParseOptions reads the attributes of a request for provenance. Unknown ones are no error.
 func ParseOptions(attrs map[string]string) (Options, error) {
 	o := Options{Max: true, Version: V1, Filename: defaultFilename}
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
@@ -92,11 +94,19 @@ func (o *Options) parse(k, v string) (err error) {
 			return fmt.Errorf("invalid provenance filename %q", v)
 		}
 		o.Filename = v
+	case "disabled":
+	case "type":
+		if v != "provenance" {
+			o.Unknown = append(o.Unknown, v)
+		}
 	default:
-		if on := flags[k]; on != nil {
-			if *on, err = strconv.ParseBool(v); err != nil {
-				return fmt.Errorf("failed to parse %s flag: %w", k, err)
-			}
+		on := flags[k]
+		if on == nil {
+			o.Unknown = append(o.Unknown, k)
+			break
+		}
+		if *on, err = strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("failed to parse %s flag: %w", k, err)
 		}
 	}
 	return nil

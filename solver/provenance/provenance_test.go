@@ -217,11 +217,12 @@ func TestOptions(t *testing.T) {
 	require.Equal(t, provenance.Options{Max: true, Version: provenance.V1, Filename: "provenance.json"}, o)
 	o, err = provenance.ParseOptions(map[string]string{
 		"mode": "min", "version": "v0.2", "builder-id": "b", "filename": "f", "reproducible": "1", "inline-only": "true",
-		"capture-usage": "true", "complete-materials": "true", "unknown": "x",
+		"capture-usage": "true", "complete-materials": "true", "unknown": "x", "type": "provenance", "disabled": "false",
 	})
 	require.NoError(t, err)
 	require.Equal(t, provenance.Options{
 		Version: provenance.V02, BuilderID: "b", Filename: "f", Reproducible: true, InlineOnly: true, CaptureUsage: true, Complete: true,
+		Unknown: []string{"unknown"},
 	}, o)
 	require.Equal(t, "https://slsa.dev/provenance/v0.2", o.Version.PredicateType())
 	for attr, want := range map[string]string{
