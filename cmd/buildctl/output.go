@@ -129,6 +129,8 @@ func setDestination(e *client.Export, stdout *os.File, taken files) error {
 		return errors.New("destination file is a directory")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("invalid destination file: %s: %w", dest, err)
+	case err != nil && !isFolder(filepath.Dir(dest)):
+		return fmt.Errorf("invalid destination file: %s: there is no folder %s", dest, filepath.Dir(dest))
 	case err != nil || st.Mode().IsRegular():
 		path, err := filepath.Abs(dest)
 		if err != nil {
@@ -140,6 +142,11 @@ func setDestination(e *client.Export, stdout *os.File, taken files) error {
 	}
 	e.Output = func(map[string]string) (io.WriteCloser, error) { return createOutput(dest) }
 	return nil
+}
+
+func isFolder(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // keepOpen is a file that the output does not close.

@@ -21,7 +21,9 @@ func TestSoakExportsLeaveNothing(t *testing.T) {
 	s, tokens := private(t)
 	d, plain := startWithRegistry(t, harness.DaemonOptions{Debug: true})
 	out := t.TempDir()
-	to := func(output string) []string { return []string{"--output=" + output + ",dest=" + filepath.Join(out, "x")} }
+	to := func(output string) []string {
+		return []string{"--output=" + output + ",dest=" + filepath.Join(out, "x")}
+	}
 	push := func(host, name, more string) []string {
 		return []string{
 			"--output=type=image,push=true,name=" + host + "/" + name + more,

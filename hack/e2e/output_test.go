@@ -288,6 +288,7 @@ func TestABadDestinationIsRefusedBeforeAnythingRuns(t *testing.T) {
 	for name, test := range map[string]struct{ output, want string }{
 		"a local one without a folder":    {"type=local", "output directory is required for local exporter"},
 		"a folder for an archive":         {"type=tar,dest=" + folder, "destination file is a directory"},
+		"a file in a folder that is not":  {"type=oci,dest=" + folder + "/no/x.tar", "there is no folder " + folder + "/no"},
 		"no type":                         {"dest=" + folder, "--output requires type=<type>"},
 		"a type that is not known":        {"type=nosuch", "nosuch"},
 		"a field that is none":            {"type=local,dest", "invalid value dest"},
