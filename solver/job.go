@@ -31,6 +31,7 @@ import (
 	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 // job is one build from its request to its end.
@@ -60,6 +61,8 @@ type job struct {
 	resolves atomic.Int64
 	trace    trace.TraceID
 	started  time.Time
+	// machine records what the machine does while the build runs.
+	machine usage.System
 	// asked is what the client asked for; provenance says how it wants that told, nil for not.
 	asked      *asked
 	provenance *provenance.Options

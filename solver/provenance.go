@@ -21,6 +21,7 @@ import (
 	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 // acceptAttestations reads which attestations the request asks for.
@@ -37,6 +38,9 @@ func (j *job) acceptAttestations() error {
 		j.provenance = &opt
 		for _, k := range opt.Unknown {
 			j.exportWarnings = append(j.exportWarnings, fmt.Sprintf("Attribute %q of provenance is not known and has no effect", k))
+		}
+		if opt.CaptureUsage {
+			j.machine.Start()
 		}
 	}
 	if attrs, ok := requested[attestation.TypeSBOM]; ok {
@@ -206,7 +210,21 @@ func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []s
 		b.Definition = o.ref.def
 	}
 	b.Layers = o.layers(chain, layers)
+	if opt.CaptureUsage {
+		b.Usage, b.System = o.usage(), o.job.machine.Samples()
+	}
 	return b.Predicate(opt)
+}
+
+// usage returns what the steps that ran took of the machine.
+func (o *origin) usage() map[digest.Digest]*usage.Samples {
+	all := map[digest.Digest]*usage.Samples{}
+	for _, u := range o.used {
+		if step, ok := u.Note.(*usage.Step); ok {
+			all[u.Vertex.Digest] = step.Samples()
+		}
+	}
+	return all
 }
 
 // layers returns the layers of an image by the vertices that they and those below them are.

@@ -35,6 +35,7 @@ func (j *job) begin() {
 		rec.Exporters = append(rec.Exporters, &controlpb.Exporter{Type: e.Type, Attrs: e.Attrs})
 	}
 	if j.recorded = j.solver.cfg.History.Begin(rec); j.recorded != nil {
+		j.machine.Start()
 		j.trace = j.recorded.TraceID()
 	}
 }
@@ -43,6 +44,7 @@ func (j *job) begin() {
 // the client has its answer.
 func (j *job) record(resp *Response, err error) {
 	if j.recorded == nil {
+		j.machine.Stop()
 		return
 	}
 	j.mu.Lock()
@@ -66,7 +68,12 @@ func (j *job) record(resp *Response, err error) {
 	}
 	if made := j.made; err == nil && len(made) > 0 {
 		finished := time.Now()
-		outcome.Later = func(o *history.Outcome) { j.recordProvenance(o, made, finished) }
+		outcome.Later = func(o *history.Outcome) {
+			j.recordProvenance(o, made, finished)
+			j.machine.Stop()
+		}
+	} else {
+		j.machine.Stop()
 	}
 	j.recorded.End(outcome)
 }
@@ -102,7 +109,7 @@ func (j *job) keepProvenance(made *origin, finished time.Time) (d *controlpb.Des
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	opt := provenance.Options{Max: true, Version: provenance.V1}
+	opt := provenance.Options{Max: true, Version: provenance.V1, CaptureUsage: true}
 	data, err := made.predicate(opt, finished, nil, nil)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/snapshot"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 // Runtime runs processes in containers. It is all that a worker wants of what is behind it: no
@@ -39,6 +40,8 @@ type Container struct {
 	Ulimits      []*pb.Ulimit
 	Resources    *pb.LinuxResources
 	Devices      []*pb.CDIDevice
+	// Usage takes samples of what the processes of the container use; nil for none.
+	Usage *usage.Step
 	// RemoveStubsRecursive removes also the parents that were made for mount points.
 	RemoveStubsRecursive bool
 }

@@ -150,7 +150,8 @@ func BenchmarkWatchedByMany(b *testing.B) {
 	b.ReportMetric(float64(peakMemory(b, d.Pid()))/(1<<20), "MiB/peak")
 }
 
-// Thousands of records, none of which goes: to list them, and what each costs in memory.
+// Thousands of records, none of which goes: to list them, to start with them, and what each costs in memory
+// that is not that of a file.
 func BenchmarkManyRecords(b *testing.B) {
 	const builds, quarter = 5000, 1250
 	d := start(b, harness.DaemonOptions{Dir: tmpfs(b, "2g"), Config: "[history]\nmaxEntries = 100000\n"})
@@ -161,17 +162,20 @@ func BenchmarkManyRecords(b *testing.B) {
 		_, err := c.Solve(b.Context(), definition, bkclient.SolveOpt{Progress: event.Discard})
 		require.NoError(b, err)
 		if n%quarter == quarter-1 {
-			resident = append(resident, memory(b, d.Pid(), "VmRSS"))
+			resident = append(resident, memory(b, d.Pid(), "RssAnon"))
 		}
 	}
-	var list []time.Duration
+	var list, restart []time.Duration
 	for b.Loop() {
 		list = append(list, timed(func() {
 			out := d.MustBuildctl(b, "debug", "histories").Stdout
 			require.Equal(b, builds+1, strings.Count(out, "\n"))
 		}))
+		d.Stop(b)
+		restart = append(restart, timed(func() { d.Start(b) }))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(milliseconds(median(list)), "ms/list")
+	b.ReportMetric(milliseconds(median(restart)), "ms/start")
 	b.ReportMetric(float64(resident[3]-resident[1])/(2*quarter), "B/build")
 }

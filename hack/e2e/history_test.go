@@ -155,5 +155,7 @@ func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
 	predicate := d.MustBuildctl(t, "debug", "get", att.Digest).Stdout
 	require.Contains(t, predicate, `"pkg:docker/busybox@latest?platform=linux%2Famd64"`)
 	require.Contains(t, predicate, `"llbDefinition"`)
+	require.Contains(t, predicate, `"usageNanos"`)
+	require.Contains(t, predicate, `"sysUsage"`)
 	require.Contains(t, predicate, ref)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 const execKind = "buildkit.exec.v0"
@@ -203,8 +204,11 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 	defer release()
 	logs := newLogs(env.Scope, o.f.limits)
 	logs.foreign = o.v.Platform.Architecture != o.f.worker.Platforms.Default().Architecture
-	err = o.f.worker.Runtime.Run(ctx, o.container(ms, env), o.process(env, secretEnv, logs), nil)
+	container := o.container(ms, env)
+	container.Usage = &usage.Step{}
+	err = o.f.worker.Runtime.Run(ctx, container, o.process(env, secretEnv, logs), nil)
 	logs.close(err != nil)
+	env.Note(container.Usage)
 	if err != nil {
 		if logs.notExecutable() {
 			err = o.explain(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/redact"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 // buildConfig is a graph. Its steps stand in an order in which inputs come before those who use
@@ -24,6 +25,8 @@ type step struct {
 	ID     string   `json:"id,omitempty"`
 	Op     *pb.Op   `json:"op,omitempty"`
 	Inputs []string `json:"inputs,omitempty"`
+	// Usage is not told of steps that were found in the cache.
+	Usage *usage.Samples `json:"resourceUsage,omitempty"`
 }
 
 // newBuildConfig returns the graph of a definition; nil for none.
@@ -52,6 +55,20 @@ func newBuildConfig(def *pb.Definition) (*buildConfig, error) {
 		c.Steps = append(c.Steps, s)
 	}
 	return c, nil
+}
+
+// addUsage adds what steps have taken.
+func (c *buildConfig) addUsage(samples map[digest.Digest]*usage.Samples) {
+	if c == nil {
+		return
+	}
+	byID := map[string]*usage.Samples{}
+	for dgst, s := range samples {
+		byID[c.Digests[dgst]] = s
+	}
+	for i := range c.Steps {
+		c.Steps[i].Usage = byID[c.Steps[i].ID]
+	}
 }
 
 // inputsFirst returns what root needs, inputs before those who use them.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/giturl"
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 const (
@@ -43,6 +44,10 @@ type Build struct {
 	// in the longer mode only.
 	Definition *pb.Definition
 	Layers     map[Edge][]ocispec.Descriptor
+	// Usage is what vertices took that ran, System what the machine did meanwhile; they are told if
+	// that was asked for.
+	Usage  map[digest.Digest]*usage.Samples
+	System []*usage.SysSample
 }
 
 // reserved are the keys that an Env must not have.
@@ -62,6 +67,7 @@ type metadata struct {
 	VCS    map[string]string                 `json:"vcs,omitempty"`
 	Source *sources                          `json:"source,omitempty"`
 	Layers map[string][][]ocispec.Descriptor `json:"layers,omitempty"`
+	System []*usage.SysSample                `json:"sysUsage,omitempty"`
 }
 
 // facts is what both versions tell.
@@ -93,6 +99,9 @@ func (b *Build) facts(opt Options) (*facts, error) {
 	if len(f.request.vcs) > 0 {
 		f.meta.VCS = f.request.vcs
 	}
+	if opt.CaptureUsage {
+		f.meta.System = b.System
+	}
 	if !opt.Max {
 		f.request.whole = f.request.whole && len(c.secrets)+len(c.ssh) == 0
 		return f, nil
@@ -105,6 +114,9 @@ func (b *Build) facts(opt Options) (*facts, error) {
 		return nil, err
 	}
 	f.meta.Layers = b.layers(f.config)
+	if opt.CaptureUsage {
+		f.config.addUsage(b.Usage)
+	}
 	return f, nil
 }
 

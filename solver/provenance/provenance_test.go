@@ -19,6 +19,7 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/solver/provenance"
 	"github.com/openbuildkit/buildkit/worker/source"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -151,6 +152,59 @@ func TestPredicatesAreTheKnownOnes(t *testing.T) {
 			require.NoError(t, err)
 			require.JSONEq(t, string(want), string(data))
 		})
+	}
+}
+
+func TestUsageIsToldIfThatIsAskedFor(t *testing.T) {
+	type told struct {
+		Definition struct {
+			Internal struct {
+				Config struct {
+					Steps []struct {
+						ID    string         `json:"id"`
+						Usage *usage.Samples `json:"resourceUsage"`
+					} `json:"llbDefinition"`
+				} `json:"buildConfig"`
+			} `json:"internalParameters"`
+		} `json:"buildDefinition"`
+		Run struct {
+			Metadata struct {
+				BuildKit struct {
+					System []*usage.SysSample `json:"sysUsage"`
+				} `json:"buildkit_metadata"`
+			} `json:"metadata"`
+		} `json:"runDetails"`
+	}
+	n := uint64(7)
+	for _, asked := range []bool{true, false} {
+		b := build(t)
+		var ran digest.Digest
+		for e := range b.Layers {
+			ran = e.Vertex
+		}
+		b.Usage = map[digest.Digest]*usage.Samples{
+			ran:     {Samples: []*usage.Sample{{CPU: &usage.CPU{UsageNanos: &n}}}, System: &usage.SysCPU{Idle: 1}},
+			"other": {Samples: []*usage.Sample{{}}},
+		}
+		b.System = []*usage.SysSample{{CPU: &usage.SysCPU{User: 2}}}
+		data, err := b.Predicate(provenance.Options{Max: true, Version: provenance.V1, CaptureUsage: asked})
+		require.NoError(t, err)
+		var p told
+		require.NoError(t, json.Unmarshal(data, &p))
+		steps := 0
+		for _, s := range p.Definition.Internal.Config.Steps {
+			if s.Usage != nil {
+				steps++
+				require.Equal(t, b.Usage[ran], s.Usage)
+			}
+		}
+		if !asked {
+			require.Zero(t, steps)
+			require.Empty(t, p.Run.Metadata.BuildKit.System)
+			continue
+		}
+		require.Equal(t, 1, steps)
+		require.Equal(t, b.System, p.Run.Metadata.BuildKit.System)
 	}
 }
 

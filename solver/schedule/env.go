@@ -30,6 +30,7 @@ type Env struct {
 	tried map[string]bool
 	// resources are the limits of all who joined the node.
 	resources *pb.LinuxResources
+	note      any
 }
 
 var (
@@ -97,6 +98,19 @@ func (e *Env) relax(r *pb.LinuxResources) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.resources = graph.Relaxed(e.resources, r)
+}
+
+// Note keeps what the op tells about its run, for Used.
+func (e *Env) Note(note any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.note = note
+}
+
+func (e *Env) noted() any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.note
 }
 
 // founded ends the time in which the first Job asks alone.

@@ -14,6 +14,8 @@ type Used struct {
 	// Results are the ids of what is known to be each output, as of the result's ID; the one that
 	// this build has alone, if it has one.
 	Results [][]string
+	// Note is what the op told of its run with Env.Note; nil if it did not run.
+	Note any
 }
 
 // Used returns the vertices that edges of the Job are made of, whether they ran or were found in the
@@ -54,7 +56,7 @@ func (j *Job) Used(edges []Edge) []Used {
 }
 
 func (s *Scheduler) used(n *node) Used {
-	u := Used{Vertex: n.vertex, Pin: n.identity.Pin, Results: make([][]string, len(n.outputs))}
+	u := Used{Vertex: n.vertex, Pin: n.identity.Pin, Results: make([][]string, len(n.outputs)), Note: n.env.noted()}
 	for i, o := range n.outputs {
 		if o.result != nil {
 			u.Results[i] = []string{o.result.ID()}

@@ -23,8 +23,7 @@ const cgroupRoot = "/sys/fs/cgroup"
 // kernel counts that in the container's cgroup: it is read before the cgroup goes. Where the runtime
 // removes the cgroup by itself, events are followed from the start of the process on.
 type oomWatch struct {
-	cgroupsPath string
-	follow      bool
+	follow bool
 
 	file  string   // memory.events or memory.oom_control; empty if unknown
 	event *os.File // wakes the follower
@@ -32,16 +31,9 @@ type oomWatch struct {
 	done  chan struct{}
 }
 
-// start takes note of the cgroup of the process pid, which has just begun to run.
-func (w *oomWatch) start(pid int) {
-	switch {
-	case w.cgroupsPath == "":
-		// It may be the cgroup of others too.
-	case spec.IsSystemdPath(w.cgroupsPath):
-		w.file = oomFile(pidCgroup(pid))
-	default:
-		w.file = oomFile(cgroup{v1: w.cgroupsPath, v2: w.cgroupsPath})
-	}
+// start takes note of the cgroup of a process that has just begun to run.
+func (w *oomWatch) start(c cgroup) {
+	w.file = oomFile(c)
 	if !w.follow || w.file == "" {
 		return
 	}
@@ -100,6 +92,14 @@ func (w *oomWatch) killed() bool { return w.hit.Load() }
 
 // cgroup is where a process is, by version.
 type cgroup struct{ v1, v2 string }
+
+// cgroupOf returns the cgroup of the process pid, the init of a container with a path for that.
+func cgroupOf(cgroupsPath string, pid int) cgroup {
+	if spec.IsSystemdPath(cgroupsPath) {
+		return pidCgroup(pid)
+	}
+	return cgroup{v1: cgroupsPath, v2: cgroupsPath}
+}
 
 const (
 	oomV1 = "memory.oom_control"

@@ -14,6 +14,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/worker"
 	"github.com/openbuildkit/buildkit/worker/spec"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 // Run implements worker.Runtime. A container that the OCI runtime could not start has ended with
@@ -39,19 +40,28 @@ func (r *Runtime) Run(ctx context.Context, c worker.Container, p worker.Process,
 }
 
 func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p worker.Process, started chan<- struct{}) error {
-	cgroup := r.cgroupsPath(ct)
+	cgroupsPath := r.cgroupsPath(ct)
 	args := []string{"run", "--bundle", b.dir}
 	if r.oci.keep {
 		args = append(args, "--keep")
 	}
 	proc := &process{
-		command: r.oci.commander(cgroup, b.dir, ct.id, args...),
+		command: r.oci.commander(cgroupsPath, b.dir, ct.id, args...),
 		dir:     b.dir, request: p, console: r.oci.console,
 	}
-	oom := &oomWatch{cgroupsPath: cgroup, follow: !r.oci.keep}
+	oom, used := &oomWatch{follow: !r.oci.keep}, ct.spec.Usage
 	defer oom.close()
+	defer used.Stop()
 	proc.onStart = func(pid int) {
-		oom.start(pid)
+		// Without a path of its own it may be in the cgroup of others too.
+		if cgroupsPath != "" {
+			c := cgroupOf(cgroupsPath, pid)
+			oom.start(c)
+			used.Start(usage.NewCgroup(cgroupRoot, c.v1, c.v2))
+			if !r.oci.keep {
+				used.Sample()
+			}
+		}
 		// It holds the secrets of the environment, and has been read.
 		_ = os.Remove(b.path(configFile))
 		ct.bundle = b
@@ -62,14 +72,15 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 	}
 	proc.onEnd = func(ran bool) {
 		oom.read()
+		used.Stop()
 		deleted := make(chan error, 1)
 		b.onClosed(func() error { return <-deleted })
 		if ran && !r.conf.NoProcessSandbox {
 			// With the init the kernel has ended every process: nothing uses the mounts any more,
 			// and they can go at the same time.
-			go func() { deleted <- r.delete(ct, cgroup, ran) }()
+			go func() { deleted <- r.delete(ct, cgroupsPath, ran) }()
 		} else {
-			deleted <- r.delete(ct, cgroup, ran)
+			deleted <- r.delete(ct, cgroupsPath, ran)
 		}
 		ct.end()
 	}

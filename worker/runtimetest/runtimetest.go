@@ -51,6 +51,7 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 		"mount points are found through links within the tree":      testStubLinks,
 		"what a process changes in a folder of a mount point stays": testStubKeepsChanges,
 		"a process that takes too much memory is told so":           testOOM,
+		"what a process takes is sampled":                           testUsage,
 		"the end of the context kills the container":                testCancel,
 		"cancelling during the start leaves nothing":                testCancelEarly,
 		"signals reach the process":                                 testSignal,

@@ -4,11 +4,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
+	"github.com/openbuildkit/buildkit/worker"
+	"github.com/openbuildkit/buildkit/worker/usage"
 )
 
 func testHosts(t *testing.T, b *box) {
@@ -102,6 +105,19 @@ func testLimits(t *testing.T, b *box) {
 	require.Equal(t, "111\n222\n0\n67108864\n50000", out)
 	_, _, err := b.run(t, "true", func(c *ctr, _ *proc) { c.Ulimits = []*pb.Ulimit{{Name: "files"}} })
 	require.EqualError(t, err, `unknown ulimit "files"`)
+}
+
+func testUsage(t *testing.T, b *box) {
+	step := &usage.Step{}
+	b.must(t, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done", func(c *worker.Container, _ *worker.Process) { c.Usage = step })
+	all := step.Samples()
+	require.NotNil(t, all)
+	require.NotNil(t, all.System)
+	last := all.Samples[len(all.Samples)-1]
+	require.Greater(t, *last.CPU.UsageNanos, uint64(time.Millisecond))
+	require.Positive(t, *last.Memory.Peak)
+	require.Positive(t, *last.Memory.PageFaults)
+	require.NotNil(t, last.PIDs)
 }
 
 func testOOM(t *testing.T, b *box) {
