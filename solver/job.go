@@ -327,7 +327,7 @@ func (j *job) Memo() *source.Memo { return &j.memo }
 
 // TraceParent returns the W3C traceparent of what belongs to a step of the build.
 func (j *job) TraceParent(vertex digest.Digest) string {
-	return fmt.Sprintf("00-%s-%s-01", j.trace, history.SpanID(vertex))
+	return fmt.Sprintf("00-%s-%s-01", j.trace, history.SpanID(j.req.Ref, vertex))
 }
 
 // refuseImport tells that a remote cache is not looked into: there is none of its type. A build

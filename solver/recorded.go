@@ -27,6 +27,9 @@ import (
 func (j *job) begin() {
 	// crypto/rand.Read never fails.
 	_, _ = rand.Read(j.trace[:])
+	if j.req.Trace.IsValid() {
+		j.trace = j.req.Trace.TraceID()
+	}
 	if j.req.Internal {
 		return
 	}
@@ -36,6 +39,7 @@ func (j *job) begin() {
 	}
 	if j.recorded = j.solver.cfg.History.Begin(rec); j.recorded != nil {
 		j.machine.Start()
+		j.recorded.Join(j.req.Trace)
 		j.trace = j.recorded.TraceID()
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/openbuildkit/buildkit/api/compat"
@@ -291,6 +292,8 @@ type Request struct {
 	Internal bool
 	// Compatibility is the version of behaviour asked for; 0 is the current one.
 	Compatibility compat.Version
+	// Trace is the span of the client that the build is part of, if it is valid.
+	Trace trace.SpanContext
 }
 
 // Exporter names an exporter and its attributes. Its id is its position in the request.

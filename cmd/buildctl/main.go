@@ -16,6 +16,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/openbuildkit/buildkit/api/status"
 )
 
@@ -24,9 +26,16 @@ func main() {
 	clearUmask()
 	collectLate()
 	ctx, stop := withSignals(context.Background())
-	code := execute(ctx, os.Args[1:])
+	code := execute(withTrace(ctx, os.Getenv), os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// withTrace makes what is done part of the trace that the environment names, if it does.
+func withTrace(ctx context.Context, getenv func(string) string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
+		"traceparent": getenv("TRACEPARENT"), "tracestate": getenv("TRACESTATE"),
+	})
 }
 
 // collectLate puts off the first garbage collection until there is more garbage than most commands

@@ -4,12 +4,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
+	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/event"
+	bkclient "github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
 )
 
@@ -158,4 +168,45 @@ func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
 	require.Contains(t, predicate, `"usageNanos"`)
 	require.Contains(t, predicate, `"sysUsage"`)
 	require.Contains(t, predicate, ref)
+}
+
+// A build is part of the trace of its client: the record has what the client sent, the steps, and what was
+// pulled and pushed.
+func TestATraceHasTheClientAndWhatWasPulledAndPushed(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	c := connect(t, d)
+	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{7}, SpanID: trace.SpanID{9}, TraceFlags: trace.FlagsSampled})
+	ctx := trace.ContextWithRemoteSpanContext(t.Context(), parent)
+	ref := bkclient.NewRef()
+	_, err := c.Solve(ctx, marshal(t, llb.Image("docker.io/library/busybox").Run(llb.Shell("touch /made")).Root()), bkclient.SolveOpt{
+		Ref: ref, Progress: event.Discard,
+		Exports: []bkclient.Export{{Type: "image", Attrs: map[string]string{"name": registry.Host + "/out/traced", "push": "true"}}},
+	})
+	require.NoError(t, err)
+	conn, err := grpc.NewClient(d.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	id := parent.TraceID()
+	_, err = coltracepb.NewTraceServiceClient(conn).Export(t.Context(), &coltracepb.ExportTraceServiceRequest{
+		ResourceSpans: []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: id[:], Name: "of the client"}}}}}},
+	})
+	require.NoError(t, err)
+	_, err = controlpb.NewControlClient(conn).UpdateBuildHistory(t.Context(), &controlpb.UpdateBuildHistoryRequest{Ref: ref, Finalize: true})
+	require.NoError(t, err)
+
+	text := d.MustBuildctl(t, "debug", "logs", "--trace", ref).Stdout
+	var names []string
+	for dec := json.NewDecoder(strings.NewReader(text)); dec.More(); {
+		var s struct {
+			Name        string
+			SpanContext struct{ TraceID string }
+		}
+		require.NoError(t, dec.Decode(&s))
+		require.Equal(t, parent.TraceID().String(), s.SpanContext.TraceID)
+		names = append(names, s.Name)
+	}
+	for _, want := range []string{"build", "of the client", "exporting to image", "pushing layers"} {
+		require.Contains(t, names, want)
+	}
+	require.True(t, slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "sha256:") }), "a layer was pulled: %q", names)
 }

@@ -34,6 +34,8 @@ type Feed struct {
 	vertices map[digest.Digest]*event.Vertex
 	// order is that in which vertices were first told of.
 	order    []*event.Vertex
+	statuses map[statusKey]*event.Status
+	told     []*event.Status
 	warnings int
 	closed   bool
 	// lost is set when output could not be kept, which is told once.
@@ -69,6 +71,9 @@ func (f *Feed) Keep(b event.Batch) []Piece {
 	}
 	if len(implied) > 0 {
 		b.Vertices = append(implied, b.Vertices...)
+	}
+	for _, st := range b.Statuses {
+		f.noteStatus(st)
 	}
 	f.warnings += len(b.Warnings)
 	logs := b.Logs
@@ -124,6 +129,31 @@ func (f *Feed) note(v event.Vertex) {
 	*known = v
 }
 
+type statusKey struct {
+	vertex digest.Digest
+	id     string
+}
+
+// maxStatuses is how many statuses are remembered.
+const maxStatuses = 10_000
+
+func (f *Feed) noteStatus(st event.Status) {
+	key := statusKey{st.Vertex, st.ID}
+	known := f.statuses[key]
+	if known == nil {
+		if len(f.told) >= maxStatuses {
+			return
+		}
+		if f.statuses == nil {
+			f.statuses = map[statusKey]*event.Status{}
+		}
+		known = &event.Status{}
+		f.statuses[key] = known
+		f.told = append(f.told, known)
+	}
+	*known = st
+}
+
 // implied adds to out what the start of v tells of its inputs, a vertex after those that it needs:
 // clients number steps in the order in which they hear of them.
 func (f *Feed) implied(out []event.Vertex, v event.Vertex) []event.Vertex {
@@ -174,13 +204,17 @@ func (f *Feed) Close() {
 	}
 	_, _ = f.tape.append(event.Everybody, false, encode(b))
 	f.closed = true
-	f.vertices = nil
+	f.vertices, f.statuses = nil, nil
 	f.tape.end()
 }
 
 // Vertices returns the vertices of a feed that is closed as they are, in the order in which they
 // were first told of. They must not be changed.
 func (f *Feed) Vertices() []*event.Vertex { return f.order }
+
+// Statuses returns the last of each status of a feed that is closed, in the order in which they were first
+// told of, of very many only the first. They must not be changed.
+func (f *Feed) Statuses() []*event.Status { return f.told }
 
 // Counts are the numbers of steps of a build by what became of them, and of its warnings.
 type Counts struct{ Total, Cached, Completed, Warnings int }

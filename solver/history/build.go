@@ -50,9 +50,21 @@ func (s *Store) Begin(rec *Record) *Build {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active[ref] = b
-	s.traces[b.trace.id] = b.trace
+	s.watchTrace(b.trace)
 	s.publish(controlpb.BuildHistoryEventType_STARTED, ref)
 	return b
+}
+
+// Join makes the build part of the trace of its client. It must be called before TraceID is.
+func (b *Build) Join(parent trace.SpanContext) {
+	if b == nil || !parent.IsValid() {
+		return
+	}
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	b.store.forgetTrace(b.trace)
+	b.trace.id, b.trace.parent = parent.TraceID(), parent
+	b.store.watchTrace(b.trace)
 }
 
 // TraceID is that of the spans that belong to the build.
@@ -117,7 +129,7 @@ func (b *Build) end(rec *Record, o Outcome) {
 		o.Later(&o)
 	}
 	b.fill(rec, o)
-	b.trace.own = ownSpans(b.trace.id, rec, o.Feed.Vertices())
+	b.trace.own = b.trace.ownSpans(rec, o.Feed)
 	recording, err := o.Feed.Record()
 	if err != nil {
 		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the output of a build is not recorded")

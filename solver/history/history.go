@@ -31,6 +31,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/log"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -57,6 +58,8 @@ type Config struct {
 	MaxEntries int
 	// TraceGrace is how long after a build its trace is stored; 0 is 3 seconds.
 	TraceGrace time.Duration
+	// Spans, if set, is given the spans of each build that has ended, of the daemon alone.
+	Spans func(tracetest.SpanStubs)
 	// Now is time.Now if nil.
 	Now func() time.Time
 }
@@ -77,7 +80,7 @@ type Store struct {
 	watched map[string]int
 	doomed  map[string]struct{}
 	// traces are those of builds that are active or unfinished, which wait for spans.
-	traces     map[trace.TraceID]*spans
+	traces     map[trace.TraceID][]*spans
 	unfinished map[string]*spans
 	// changed is closed and replaced when an active build becomes a record.
 	changed chan struct{}
@@ -105,7 +108,7 @@ func Open(ctx context.Context, cfg Config) *Store {
 		watched:   map[string]int{},
 		doomed:    map[string]struct{}{},
 
-		traces:     map[trace.TraceID]*spans{},
+		traces:     map[trace.TraceID][]*spans{},
 		unfinished: map[string]*spans{},
 		changed:    make(chan struct{}),
 	}

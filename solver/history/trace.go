@@ -2,10 +2,13 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/hex"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/log"
@@ -21,7 +24,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
-	"github.com/openbuildkit/buildkit/api/event"
+	"github.com/openbuildkit/buildkit/solver/feed"
 )
 
 const (
@@ -33,18 +36,23 @@ const (
 	maxSpans = 10_000
 )
 
-// SpanID is that of a step in the trace of a build.
-func SpanID(vertex digest.Digest) (id trace.SpanID) {
-	data, err := hex.DecodeString(vertex.Encoded())
-	if err == nil {
-		copy(id[:], data)
+// SpanID is that of a step in the trace of the build ref. Builds of one client may share a trace.
+func SpanID(ref string, vertex digest.Digest) trace.SpanID { return spanIDOf(ref, vertex.String()) }
+
+func spanIDOf(path ...string) (id trace.SpanID) {
+	h := sha256.New()
+	for _, p := range path {
+		_, _ = fmt.Fprintf(h, "%d\x00%s", len(p), p)
 	}
+	copy(id[:], h.Sum(nil))
 	return id
 }
 
 // spans is the trace of a build, guarded by the store.
 type spans struct {
 	id trace.TraceID
+	// parent is the span of the client that the build is part of, if the client has told one.
+	parent trace.SpanContext
 	// own are those of the build, foreign those of programs.
 	own, foreign []tracetest.SpanStub
 	timer        *time.Timer
@@ -53,7 +61,17 @@ type spans struct {
 	done  chan struct{}
 }
 
-// AddSpans takes spans of programs that run in builds. Those of other traces are ignored.
+// watchTrace has spans of a trace taken for a build, forgetTrace no more. The caller holds mu.
+func (s *Store) watchTrace(t *spans) { s.traces[t.id] = append(s.traces[t.id], t) }
+
+func (s *Store) forgetTrace(t *spans) {
+	left := slices.DeleteFunc(s.traces[t.id], func(o *spans) bool { return o == t })
+	if s.traces[t.id] = left; len(left) == 0 {
+		delete(s.traces, t.id)
+	}
+}
+
+// AddSpans takes spans of programs that run in builds, and of clients. Those of other traces are ignored.
 func (s *Store) AddSpans(all []*tracepb.ResourceSpans) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,58 +82,67 @@ func (s *Store) AddSpans(all []*tracepb.ResourceSpans) {
 				if len(span.GetTraceId()) != len(trace.TraceID{}) {
 					continue
 				}
-				t := s.traces[trace.TraceID(span.GetTraceId())]
-				if t == nil || len(t.foreign) >= maxSpans {
-					continue
+				for _, t := range s.traces[trace.TraceID(span.GetTraceId())] {
+					if len(t.foreign) < maxSpans {
+						t.foreign = append(t.foreign, foreignSpan(span, res, scope.GetScope()))
+					}
 				}
-				t.foreign = append(t.foreign, foreignSpan(span, res, scope.GetScope()))
 			}
 		}
 	}
 }
 
-// ownSpans returns the spans of a build and of its steps.
-func ownSpans(id trace.TraceID, rec *Record, vertices []*event.Vertex) []tracetest.SpanStub {
-	res := resource.NewSchemaless(attribute.String("service.name", "buildkitd"))
+// ownSpans returns the spans of a build, of its steps, and of what steps did that has a name: the layers that
+// they pulled or pushed.
+func (t *spans) ownSpans(rec *Record, told *feed.Feed) []tracetest.SpanStub {
+	ref := rec.GetRef()
 	root := tracetest.SpanStub{
 		Name:        "build",
-		SpanContext: spanContext(id, SpanID(digest.FromString(rec.GetRef()))),
+		SpanContext: spanContext(t.id, spanIDOf(ref)),
+		Parent:      t.parent,
 		SpanKind:    trace.SpanKindServer,
 		StartTime:   rec.GetCreatedAt().AsTime(),
 		EndTime:     rec.GetCompletedAt().AsTime(),
 		Attributes: []attribute.KeyValue{
-			attribute.String("ref", rec.GetRef()), attribute.String("frontend", rec.GetFrontend()),
+			attribute.String("ref", ref), attribute.String("frontend", rec.GetFrontend()),
 		},
-		Resource:             res,
+		Resource:             resource.NewSchemaless(attribute.String("service.name", "buildkitd")),
 		InstrumentationScope: instrumentation.Scope{Name: "github.com/openbuildkit/buildkit/solver"},
 	}
 	if rec.GetError() != nil {
 		root.Status = sdktrace.Status{Code: otelcodes.Error, Description: rec.GetError().GetMessage()}
 	}
 	out := []tracetest.SpanStub{root}
-	for _, v := range vertices {
-		if v.Started == nil || v.Completed == nil || len(out) > maxSpans {
+	child := func(parent int, name string, path []string, start, end *time.Time, attrs ...attribute.KeyValue) int {
+		if start == nil || end == nil || len(out) > maxSpans {
+			return -1
+		}
+		out[parent].ChildSpanCount++
+		out = append(out, tracetest.SpanStub{
+			Name: name, SpanContext: spanContext(t.id, spanIDOf(path...)), Parent: out[parent].SpanContext,
+			SpanKind: trace.SpanKindInternal, StartTime: *start, EndTime: *end, Attributes: attrs,
+			Resource: root.Resource, InstrumentationScope: root.InstrumentationScope,
+		})
+		return len(out) - 1
+	}
+	steps := map[digest.Digest]int{}
+	for _, v := range told.Vertices() {
+		n := child(0, v.Name, []string{ref, v.Digest.String()}, v.Started, v.Completed,
+			attribute.String("vertex", v.Digest.String()), attribute.Bool("cached", v.Cached))
+		if n < 0 {
 			continue
 		}
-		span := tracetest.SpanStub{
-			Name:        v.Name,
-			SpanContext: spanContext(id, SpanID(v.Digest)),
-			Parent:      root.SpanContext,
-			SpanKind:    trace.SpanKindInternal,
-			StartTime:   *v.Started,
-			EndTime:     *v.Completed,
-			Attributes: []attribute.KeyValue{
-				attribute.String("vertex", v.Digest.String()), attribute.Bool("cached", v.Cached),
-			},
-			Resource:             res,
-			InstrumentationScope: root.InstrumentationScope,
-		}
+		steps[v.Digest] = n
 		if v.Error != "" {
-			span.Status = sdktrace.Status{Code: otelcodes.Error, Description: v.Error}
+			out[n].Status = sdktrace.Status{Code: otelcodes.Error, Description: v.Error}
 		}
-		out = append(out, span)
 	}
-	out[0].ChildSpanCount = len(out) - 1
+	for _, st := range told.Statuses() {
+		if step, ok := steps[st.Vertex]; ok {
+			child(step, cmp.Or(st.Name, st.ID), []string{ref, st.Vertex.String(), st.ID}, st.Started, st.Completed,
+				attribute.Int64("current", st.Current))
+		}
+	}
 	return out
 }
 
@@ -215,7 +242,7 @@ func (s *Store) giveUp(ref string) {
 	t.timer.Stop()
 	t.taken = true
 	delete(s.unfinished, ref)
-	delete(s.traces, t.id)
+	s.forgetTrace(t)
 	close(t.done)
 }
 
@@ -224,7 +251,7 @@ func (s *Store) finish(ref string, t *spans) {
 	s.mu.Lock()
 	taken := t.taken
 	t.taken = true
-	delete(s.traces, t.id)
+	s.forgetTrace(t)
 	s.mu.Unlock()
 	if taken {
 		return
@@ -238,6 +265,9 @@ func (s *Store) finish(ref string, t *spans) {
 		}
 		close(t.done)
 	}()
+	if s.cfg.Spans != nil {
+		s.cfg.Spans(t.own)
+	}
 	data, err := encodeSpans(t.own, t.foreign)
 	var kept blob
 	if err == nil {

@@ -10,9 +10,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/history"
@@ -56,7 +59,7 @@ func TestATraceIsAddedToARecord(t *testing.T) {
 	vertex := digest.FromString("v")
 	done := event.NewScope(told, vertex).Start("[1/1] RUN fail", nil)
 	id := b.TraceID()
-	parent := history.SpanID(vertex)
+	parent := history.SpanID("r", vertex)
 	foreign := &tracepb.Span{
 		TraceId: id[:], SpanId: []byte("12345678"), ParentSpanId: parent[:], Name: "compile",
 		StartTimeUnixNano: 1e18, EndTimeUnixNano: 1e18 + 1,
@@ -117,4 +120,53 @@ func TestATraceComesByItselfAndWithTheEndOfTheDaemon(t *testing.T) {
 	events := list(t, s, nil)
 	require.Equal(t, []string{"r", "last"}, refs(events))
 	require.NotNil(t, events[1].GetRecord().GetTrace())
+}
+
+// Builds that a client makes in one trace all have what it sends, and spans of their own.
+func TestBuildsJoinTheTraceOfTheirClient(t *testing.T) {
+	var exported []string
+	s := open(t, history.Config{Spans: func(all tracetest.SpanStubs) {
+		for _, s := range all {
+			exported = append(exported, s.Name)
+		}
+	}})
+	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
+	ids := map[string]bool{}
+	builds := map[string]*history.Build{}
+	for _, ref := range []string{"a", "b"} {
+		builds[ref] = s.Begin(&history.Record{Ref: ref})
+		builds[ref].Join(parent)
+		builds[ref].Join(trace.SpanContext{})
+		require.Equal(t, parent.TraceID(), builds[ref].TraceID())
+	}
+	id := parent.TraceID()
+	s.AddSpans([]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{TraceId: id[:], Name: "client"}}}}}})
+	for _, ref := range []string{"a", "b"} {
+		told := feed.New("")
+		scope := event.NewScope(told, digest.FromString("v"))
+		done := scope.Start("exporting to image", nil)
+		moment := time.Now()
+		told.Emit(event.Batch{Statuses: []event.Status{
+			{ID: "pushing layers", Vertex: digest.FromString("v"), Started: &moment},
+			{ID: "pushing layers", Vertex: digest.FromString("v"), Started: &moment, Completed: &moment, Current: 7},
+			{ID: "unfinished", Vertex: digest.FromString("v"), Started: &moment},
+		}})
+		require.NoError(t, done(nil))
+		told.Close()
+		builds[ref].End(history.Outcome{Feed: told})
+		require.NoError(t, s.Finalize(t.Context(), ref))
+		rec := list(t, s, &controlpb.BuildHistoryRequest{Ref: ref})[0].GetRecord()
+		spans := readSpans(t, blob(t, s, rec.GetTrace()))
+		require.Len(t, spans, 4)
+		require.Equal(t, parent.SpanID().String(), spans[0].Parent.SpanID)
+		require.Equal(t, "pushing layers", spans[2].Name)
+		require.Equal(t, spans[1].SpanContext.SpanID, spans[2].Parent.SpanID)
+		require.EqualValues(t, 7, spans[2].Attributes[0].Value.Value)
+		require.Equal(t, "client", spans[3].Name)
+		for _, s := range spans[:3] {
+			require.False(t, ids[s.SpanContext.SpanID], "spans of two builds differ")
+			ids[s.SpanContext.SpanID] = true
+		}
+	}
+	require.Equal(t, []string{"build", "exporting to image", "pushing layers", "build", "exporting to image", "pushing layers"}, exported)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -53,9 +55,9 @@ type Storage interface {
 
 // Config is what a Controller needs. Nothing may be nil.
 type Config struct {
-	Solver   Solver
-	History  History
-	Builds   *gateway.Builds
+	Solver  Solver
+	History History
+	Builds  *gateway.Builds
 	Sessions Sessions
 	Storage  Storage
 	// Workers returns those there are, the default one first. They are not changed.
@@ -100,11 +102,24 @@ func (c *Controller) Solve(ctx context.Context, req *controlpb.SolveRequest) (_ 
 	case build != nil:
 		r.Build = build.Run
 	}
+	r.Trace = traceOf(ctx)
 	resp, err := c.cfg.Solver.Solve(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return &controlpb.SolveResponse{ExporterResponse: resp.Exporter}, nil
+}
+
+// traceOf returns the span of a client that a call is part of, one that is not valid if there is none.
+func traceOf(ctx context.Context) trace.SpanContext {
+	md, _ := metadata.FromIncomingContext(ctx)
+	carrier := propagation.MapCarrier{}
+	for _, key := range (propagation.TraceContext{}).Fields() {
+		if values := md.Get(key); len(values) > 0 {
+			carrier.Set(key, values[0])
+		}
+	}
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
 }
 
 // Status tells what a build is doing, from its beginning, until it ends.

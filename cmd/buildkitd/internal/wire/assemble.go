@@ -41,18 +41,18 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	if err != nil {
 		return err
 	}
+	t := newTraces(ctx, cfg.OTEL)
+	d.onClose(t.close)
 	builds := history.Open(ctx, history.Config{
 		Dir:        st.sub("history"),
 		MaxAge:     cfg.History.MaxAge.Duration,
 		MaxEntries: int(*cfg.History.MaxEntries),
+		Spans:      t.spans,
 	})
 	d.onClose(builds.Close)
-	d.background = append(d.background, builds.Run)
-	spans := newTraces(ctx, cfg.OTEL)
-	spans.builds = builds
-	d.onClose(spans.close)
-	d.background = append(d.background, spans.run)
-	w.TraceSocket = spans.path()
+	t.builds = builds
+	d.background = append(d.background, builds.Run, t.run)
+	w.TraceSocket = t.path()
 	keys, err := key.Open(st.sub("keys.db"))
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Workers: func() []*workerspb.WorkerRecord {
 			return []*workerspb.WorkerRecord{control.WorkerRecord(w, policies, v)}
 		},
-		Traces:  spans,
+		Traces:  t,
 		Version: v,
 	}))
 	spare.keep()

@@ -7,13 +7,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/containerd/log"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
@@ -24,15 +25,20 @@ import (
 // traceFlush is how long the last traces may take on their way out.
 const traceFlush = 5 * time.Second
 
-// traces receives the spans of programs in build steps and of clients, over OTLP, and passes them on
-// to the collector that the environment of the daemon names; without one they are dropped.
+// maxUploads is how many builds may have spans on their way to the collector; those of more are lost.
+const maxUploads = 16
+
+// traces receives the spans of programs in build steps and of clients, over OTLP, has those that belong to
+// builds recorded, and passes all on to the collector that the environment of the daemon names, if it
+// does. The spans of builds themselves go there too.
 type traces struct {
 	coltracepb.UnimplementedTraceServiceServer
-	// lis is the socket for steps, nil if it could not be opened.
-	lis net.Listener
-	up  otlptrace.Client
-	// started is true once up takes spans.
-	started atomic.Bool
+	lis net.Listener // nil if the socket cannot be had
+	// up and collector are nil without a collector. Uploads counts the spans of builds on their way.
+	up        otlptrace.Client
+	collector *otlptrace.Exporter
+	uploads   sync.WaitGroup
+	slots     chan struct{}
 	// builds keeps the spans that belong to builds.
 	builds interface {
 		AddSpans(all []*tracepb.ResourceSpans)
@@ -41,11 +47,40 @@ type traces struct {
 
 // newTraces opens the socket. A daemon whose socket is taken builds without it.
 func newTraces(ctx context.Context, cfg config.OTEL) *traces {
-	lis, err := listenTraces(cfg.SocketPath)
-	if err != nil {
+	t := &traces{up: collectorClient(os.Getenv), slots: make(chan struct{}, maxUploads)}
+	if t.up != nil {
+		t.collector = otlptrace.NewUnstarted(t.up)
+		if err := t.collector.Start(ctx); err != nil {
+			log.G(ctx).WithError(err).Warn("traces are not sent to the collector")
+			t.up, t.collector = nil, nil
+		}
+	}
+	var err error
+	if t.lis, err = listenTraces(cfg.SocketPath); err != nil {
 		log.G(ctx).WithError(err).Warn("build steps can't send traces")
 	}
-	return &traces{lis: lis, up: collectorClient(os.Getenv)}
+	return t
+}
+
+// spans passes the spans of a build on. It does not wait.
+func (t *traces) spans(all tracetest.SpanStubs) {
+	if t.collector == nil {
+		return
+	}
+	select {
+	case t.slots <- struct{}{}:
+	default:
+		log.L.Warn("the spans of a build are lost: the collector is slow")
+		return
+	}
+	t.uploads.Go(func() {
+		defer func() { <-t.slots }()
+		ctx, cancel := context.WithTimeout(context.Background(), traceFlush)
+		defer cancel()
+		if err := t.collector.ExportSpans(ctx, all.Snapshots()); err != nil {
+			log.L.WithError(err).Warn("the spans of a build are lost")
+		}
+	})
 }
 
 func listenTraces(path string) (net.Listener, error) {
@@ -96,7 +131,7 @@ func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceR
 	if t.builds != nil {
 		t.builds.AddSpans(req.GetResourceSpans())
 	}
-	if t.started.Load() {
+	if t.up != nil {
 		if err := t.up.UploadTraces(ctx, req.ResourceSpans); err != nil {
 			return nil, fmt.Errorf("pass traces on: %w", err)
 		}
@@ -106,45 +141,32 @@ func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceR
 
 // run serves until ctx ends.
 func (t *traces) run(ctx context.Context) error {
-	if t.up != nil {
-		if err := t.up.Start(ctx); err != nil {
-			log.G(ctx).WithError(err).Warn("traces are dropped")
-		} else {
-			t.started.Store(true)
-		}
-	}
-	err := t.serve(ctx)
-	if t.started.Load() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
-		defer cancel()
-		err = errors.Join(err, t.up.Stop(last))
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// serve serves the socket until ctx ends.
-func (t *traces) serve(ctx context.Context) error {
 	if t.lis == nil {
-		<-ctx.Done()
 		return nil
 	}
 	server := grpc.NewServer()
 	coltracepb.RegisterTraceServiceServer(server, t)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
-	return server.Serve(t.lis)
-}
-
-// close removes the socket; closing twice does nothing.
-func (t *traces) close() error {
-	if t.lis == nil {
-		return nil
-	}
-	if err := t.lis.Close(); !errors.Is(err, net.ErrClosed) {
+	if err := server.Serve(t.lis); ctx.Err() == nil {
 		return err
 	}
 	return nil
+}
+
+// close removes the socket and sends what is left; closing twice does nothing.
+func (t *traces) close() error {
+	var err error
+	if t.lis != nil {
+		if err = t.lis.Close(); errors.Is(err, net.ErrClosed) {
+			err = nil
+		}
+	}
+	t.uploads.Wait()
+	if t.collector == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), traceFlush)
+	defer cancel()
+	return errors.Join(err, t.collector.Shutdown(ctx))
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
@@ -40,7 +41,7 @@ func export(t *testing.T, socket string) error {
 func serveTraces(t *testing.T) *traces {
 	t.Helper()
 	tr := newTraces(t.Context(), config.OTEL{SocketPath: filepath.Join(t.TempDir(), "sub", "otel.sock")})
-	require.NotNil(t, tr)
+	require.NotEmpty(t, tr.path())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- tr.run(ctx) }()
@@ -66,15 +67,17 @@ func TestTracesOfStepsReachTheCollector(t *testing.T) {
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+lis.Addr().String())
-	require.NoError(t, export(t, serveTraces(t).path()))
+	tr := serveTraces(t)
+	require.NoError(t, export(t, tr.path()))
 	require.Equal(t, "mark", (<-c.got).ResourceSpans[0].SchemaUrl)
+	// Those of a build that has ended go there too.
+	tr.spans(tracetest.SpanStubs{{Name: "build"}})
+	require.Equal(t, "build", (<-c.got).ResourceSpans[0].ScopeSpans[0].Spans[0].Name)
 }
 
 func TestDaemonBuildsWithoutItsTraceSocket(t *testing.T) {
 	tr := newTraces(t.Context(), config.OTEL{SocketPath: "/dev/null/otel.sock"})
 	require.Empty(t, tr.path())
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.NoError(t, tr.run(ctx))
+	require.NoError(t, tr.run(t.Context()))
 	require.NoError(t, tr.close())
 }
