@@ -127,3 +127,18 @@ func TestADaemonStartsOnAFullDiskSoThatItCanBePruned(t *testing.T) {
 		})
 	}
 }
+
+func TestRecordsCanBeDeletedOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	d := start(t, harness.DaemonOptions{Dir: smallDisk(t, 64<<20)})
+	ref, result := recorded(t, d, dockerfile(t, "FROM busybox", "RUN yes | head -c 20000000"))
+	require.Zero(t, result.Code, result.Stderr)
+	// The record is there when it is asked for.
+	d.MustBuildctl(t, "debug", "ctl", "--pin", ref)
+	free := fill(t, filepath.Dir(d.Root))
+	d.MustBuildctl(t, "debug", "ctl", "--delete", ref)
+	d.Build(t, dockerfile(t, "FROM busybox", "RUN head -c 10000000 /dev/urandom > /large"))
+	free()
+	d.Restart(t)
+	require.NotContains(t, d.MustBuildctl(t, "debug", "histories").Stdout, ref)
+}

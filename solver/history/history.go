@@ -60,6 +60,9 @@ type Config struct {
 	TraceGrace time.Duration
 	// Spans, if set, is given the spans of each build that has ended, of the daemon alone.
 	Spans func(tracetest.SpanStubs)
+	// MakeRoom, if set, is called before records are removed, which takes some space too. On a disk that is full
+	// it gives up what is kept for that and returns what takes it again, otherwise nil.
+	MakeRoom func() (restore func())
 	// Now is time.Now if nil.
 	Now func() time.Time
 }
@@ -260,6 +263,7 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 	if err := s.await(ctx, ref); err != nil {
 		return err
 	}
+	defer s.makeRoom()()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.get(ref) == nil {
@@ -267,6 +271,22 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 	}
 	s.drop(ref)
 	return nil
+}
+
+// makeRoom has records removed on a full disk. What it returns is called afterwards.
+func (s *Store) makeRoom() (done func()) {
+	if s.cfg.MakeRoom == nil || s.table == nil {
+		return func() {}
+	}
+	restore := s.cfg.MakeRoom()
+	if restore == nil {
+		return func() {}
+	}
+	return func() {
+		// What it fails with is told in the log, and it is tried again.
+		_ = s.table.flush()
+		restore()
+	}
 }
 
 // drop deletes a record that is there. The caller holds mu.
@@ -294,6 +314,7 @@ func (s *Store) Sweep(ctx context.Context) {
 		log.G(ctx).WithError(err).Error("the history of builds cannot be read")
 		return
 	}
+	defer s.makeRoom()()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ref := range plan(all, s.cfg.MaxEntries, s.cfg.Now().Add(-s.cfg.MaxAge)) {

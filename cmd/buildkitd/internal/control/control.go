@@ -55,9 +55,9 @@ type Storage interface {
 
 // Config is what a Controller needs. Nothing may be nil.
 type Config struct {
-	Solver  Solver
-	History History
-	Builds  *gateway.Builds
+	Solver   Solver
+	History  History
+	Builds   *gateway.Builds
 	Sessions Sessions
 	Storage  Storage
 	// Workers returns those there are, the default one first. They are not changed.

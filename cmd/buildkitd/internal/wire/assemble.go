@@ -48,6 +48,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		MaxAge:     cfg.History.MaxAge.Duration,
 		MaxEntries: int(*cfg.History.MaxEntries),
 		Spans:      t.spans,
+		MakeRoom:   spare.makeRoom,
 	})
 	d.onClose(builds.Close)
 	t.builds = builds

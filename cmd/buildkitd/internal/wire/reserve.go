@@ -46,6 +46,14 @@ func (r *reserve) release() (full bool) {
 	return true
 }
 
+// makeRoom is release for history.Config.
+func (r *reserve) makeRoom() (restore func()) {
+	if r.release() {
+		return r.keep
+	}
+	return nil
+}
+
 // keep takes the space, or what there is of it.
 func (r *reserve) keep() {
 	r.mu.Lock()
