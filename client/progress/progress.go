@@ -72,11 +72,20 @@ type Display struct {
 	renderer renderer
 	rate     time.Duration
 
-	mu      sync.Mutex
-	queue   []event.Batch
-	closed  bool
+	mu     sync.Mutex
+	queue  []event.Batch
+	queued int // bytes of output in queue
+	closed bool
+	// ended is set when Run has returned: nobody takes from queue any more.
+	ended   bool
 	arrived chan struct{}
+	// room is signalled when queue has been taken.
+	room *sync.Cond
 }
+
+// maxQueued is how many bytes of output wait to be shown. Who brings more waits: a log of gigabytes is read
+// as fast as it is printed.
+const maxQueued = 4 << 20
 
 // New returns a display in a mode, on out. Getenv reads the environment, usually os.Getenv. It is
 // an error to ask for TTY where out is no terminal.
@@ -107,17 +116,26 @@ func New(mode Mode, out *os.File, getenv func(string) string) (*Display, error) 
 
 // newDisplay returns a display that refreshes at a rate, or at once if that is 0.
 func newDisplay(r renderer, rate time.Duration) *Display {
-	return &Display{renderer: r, rate: rate, arrived: make(chan struct{}, 1)}
+	d := &Display{renderer: r, rate: rate, arrived: make(chan struct{}, 1)}
+	d.room = sync.NewCond(&d.mu)
+	return d
 }
 
-// Emit queues records. Those that come after Close are dropped.
+// Emit queues records. It waits while much output is queued. Records that come after Close, or when Run has
+// returned, are dropped.
 func (d *Display) Emit(b event.Batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	for d.queued >= maxQueued && !d.closed && !d.ended {
+		d.room.Wait()
+	}
+	if d.closed || d.ended {
 		return
 	}
 	d.queue = append(d.queue, b)
+	for _, l := range b.Logs {
+		d.queued += len(l.Data)
+	}
 	d.wake()
 }
 
@@ -133,19 +151,31 @@ func (d *Display) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
+	d.room.Broadcast()
 	d.wake()
 }
 
-func (d *Display) take() (batches []event.Batch, closed bool) {
+// take returns what is queued; full tells that others wait for that to be shown.
+func (d *Display) take() (batches []event.Batch, full, closed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	batches, d.queue = d.queue, nil
-	return batches, d.closed
+	batches, full = d.queue, d.queued >= maxQueued
+	d.queue, d.queued = nil, 0
+	d.room.Broadcast()
+	return batches, full, d.closed
+}
+
+func (d *Display) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	d.room.Broadcast()
 }
 
 // Run shows records until Close is called or ctx ends, then the final state. The error is that
 // of writing.
 func (d *Display) Run(ctx context.Context) error {
+	defer d.end()
 	var tick <-chan time.Time
 	if d.rate > 0 {
 		t := time.NewTicker(d.rate)
@@ -161,7 +191,7 @@ func (d *Display) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return d.renderer.finish()
 		}
-		batches, closed := d.take()
+		batches, full, closed := d.take()
 		for _, b := range batches {
 			if err := d.renderer.add(b); err != nil {
 				return err
@@ -170,7 +200,7 @@ func (d *Display) Run(ctx context.Context) error {
 		if closed {
 			return d.renderer.finish()
 		}
-		if refresh {
+		if refresh || full {
 			if err := d.renderer.refresh(); err != nil {
 				return err
 			}

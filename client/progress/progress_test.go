@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -426,7 +427,7 @@ func TestTTYShowsTheEndOfLiveOutput(t *testing.T) {
 	for _, text := range []string{"one\n", "two\n", "three\n", "10%\r20%\r", "30%"} {
 		st.log(text)
 	}
-	batches, _ := d.take()
+	batches, _, _ := d.take()
 	for _, b := range batches {
 		require.NoError(t, r.add(b))
 	}
@@ -442,7 +443,7 @@ func TestTTYFitsTheHeightWhileItRunsAndShowsAllAtTheEnd(t *testing.T) {
 	d := newDisplay(r, time.Hour)
 	s := script{t, d}
 	feed := func() {
-		batches, _ := d.take()
+		batches, _, _ := d.take()
 		for _, b := range batches {
 			require.NoError(t, r.add(b))
 		}
@@ -499,5 +500,41 @@ func FuzzScreen(f *testing.F) {
 		s.lines(cols % 300)
 		s.write(data)
 		require.LessOrEqual(t, len(s.lines(cols%300)), 3)
+	})
+}
+
+// failing is a renderer that cannot write.
+type failing struct{}
+
+func (failing) add(event.Batch) error { return nil }
+func (failing) refresh() error        { return errors.New("no") }
+func (failing) finish() error         { return nil }
+
+// A log of any size is read as fast as it is shown.
+func TestOutputWaitsUntilItIsShown(t *testing.T) {
+	output := event.Batch{Logs: []event.Log{{Data: make([]byte, maxQueued)}}}
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisplay(quiet{}, time.Hour)
+		emitted := 0
+		go func() {
+			for range 10 {
+				d.Emit(output)
+				emitted++
+			}
+			d.Close()
+		}()
+		synctest.Wait()
+		require.Equal(t, 1, emitted, "nobody shows anything yet")
+		require.NoError(t, d.Run(t.Context()))
+		synctest.Wait()
+		require.Equal(t, 10, emitted)
+
+		d = newDisplay(failing{}, time.Hour)
+		done := make(chan error)
+		go func() { done <- d.Run(t.Context()) }()
+		for range 10 {
+			d.Emit(output)
+		}
+		require.ErrorContains(t, <-done, "no")
 	})
 }
