@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
@@ -436,6 +437,47 @@ func TestCancelledHolderIsTakenOver(t *testing.T) {
 	require.Equal(t, "slow", v)
 	ja.Close()
 	jb.Close()
+}
+
+// What another vertex does that would yield the same is waited for; its Job may close meanwhile.
+func TestAnEqualStepIsDoneByWhoWaitsForItIfTheOtherGoes(t *testing.T) {
+	started := make(chan struct{})
+	w := newWorld(t, &spec{name: "x", does: "same", run: func(ctx context.Context, _ *schedule.Env) error {
+		close(started)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}}, &spec{name: "y", does: "same"})
+	result := func(j *schedule.Job, name string) (schedule.Edge, <-chan error) {
+		c := &chart{}
+		e, err := j.Load(context.Background(), c.graph(c.add(name)))
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() {
+			r, err := j.Result(context.Background(), e)
+			if err == nil {
+				r.Release()
+			}
+			done <- err
+		}()
+		return e, done
+	}
+	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
+	_, aDone := result(ja, "x")
+	<-started
+	e, bDone := result(jb, "y")
+	for w.s.Waiting(e) < 1 {
+		runtime.Gosched() // y has to wait for x before a goes
+	}
+	ja.Close()
+	require.Error(t, <-aDone)
+	select {
+	case err := <-bDone:
+		require.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("nobody does the step")
+	}
+	jb.Close()
+	require.Equal(t, 1, w.ran("y"))
 }
 
 func TestOneCancelledJobLeavesTheOtherAlone(t *testing.T) {

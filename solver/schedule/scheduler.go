@@ -140,10 +140,10 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 		cancel(nil)
 		if n.gone {
 			late = append(late, n.takeResults()...)
-			return
+		} else {
+			s.enqueue(n)
 		}
-		s.enqueue(n)
-		s.pump()
+		s.pump() // also if the node has gone: others may have waited for what it did
 	}()
 }
 
