@@ -76,8 +76,8 @@ func TestADaemonKilledWhileIdleOrStartingStartsAgain(t *testing.T) {
 // keep the size they had once: versions and ids.
 const emptyRoot = 1 << 10
 
-// requirePruned prunes all and fails the test unless nothing is left, neither in the daemon's
-// books nor on its disk: what a lease or a forgotten reference holds would be.
+// requirePruned prunes all, records of builds too, and fails the test unless nothing is left, neither
+// in the daemon's books nor on its disk: what a lease or a forgotten reference holds would be.
 func requirePruned(t *testing.T, d *harness.Daemon) {
 	t.Helper()
 	d.RequireIdle(t)
@@ -86,22 +86,27 @@ func requirePruned(t *testing.T, d *harness.Daemon) {
 	require.NoError(t, json.Unmarshal([]byte(d.MustBuildctl(t, "du", "--format=json").Stdout), &records))
 	require.Empty(t, records)
 
-	var size int64
-	var found []string
-	err := filepath.WalkDir(d.Root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || filepath.Ext(path) == ".db" || entry.Name() == "reserve" {
-			return err
+	d.MustBuildctl(t, "prune-histories")
+	eventually(t, 10*time.Second, func() error { // records are deleted from the disk a moment later
+		var size int64
+		var found []string
+		err := filepath.WalkDir(d.Root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() || filepath.Ext(path) == ".db" || entry.Name() == "reserve" {
+				return err
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			size += info.Size()
+			found = append(found, fmt.Sprintf("%s: %d", path, info.Size()))
+			return nil
+		})
+		if err == nil && size >= emptyRoot {
+			err = fmt.Errorf("%d bytes are left: %q", size, found)
 		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		size += info.Size()
-		found = append(found, fmt.Sprintf("%s: %d", path, info.Size()))
-		return nil
+		return err
 	})
-	require.NoError(t, err)
-	require.Less(t, size, int64(emptyRoot), "%q", found)
 }
 
 // A disk that damages pages of a database costs what that remembers, never the daemon.
