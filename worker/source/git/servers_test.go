@@ -21,13 +21,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// gitDaemon serves repositories below root by git's own protocol.
-func gitDaemon(t *testing.T, root string) (addr string) {
+// listen takes connections until the test ends. Each is given to serve, and closed afterwards.
+func listen(t *testing.T, serve func(net.Conn)) (addr string) {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { lis.Close() })
-	// git daemon --inetd serves one connection on its standard input.
 	go func() {
 		for {
 			conn, err := lis.Accept()
@@ -36,19 +35,28 @@ func gitDaemon(t *testing.T, root string) (addr string) {
 			}
 			go func() {
 				defer conn.Close()
-				cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+root)
-				cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
-				f, err := conn.(*net.TCPConn).File()
-				if err != nil {
-					return
-				}
-				defer f.Close()
-				cmd.Stdin, cmd.Stdout = f, f
-				_ = cmd.Run()
+				serve(conn)
 			}()
 		}
 	}()
 	return lis.Addr().String()
+}
+
+// gitDaemon serves repositories below root by git's own protocol.
+func gitDaemon(t *testing.T, root string) (addr string) {
+	t.Helper()
+	// git daemon --inetd serves one connection on its standard input.
+	return listen(t, func(conn net.Conn) {
+		cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+root)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
+		f, err := conn.(*net.TCPConn).File()
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		cmd.Stdin, cmd.Stdout = f, f
+		_ = cmd.Run()
+	})
 }
 
 // sshServer serves git to those who have a key.
@@ -84,24 +92,12 @@ func serveSSH(t *testing.T, allowed ssh.PublicKey) *sshServer {
 		return nil, errors.New("no")
 	}}
 	cfg.AddHostKey(host)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { lis.Close() })
-	s := &sshServer{lis.Addr().String(), host.PublicKey(), make(chan struct{})}
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go s.serve(conn, cfg)
-		}
-	}()
+	s := &sshServer{host: host.PublicKey(), muted: make(chan struct{})}
+	s.addr = listen(t, func(conn net.Conn) { s.serve(conn, cfg) })
 	return s
 }
 
 func (s *sshServer) serve(conn net.Conn, cfg *ssh.ServerConfig) {
-	defer conn.Close()
 	_, channels, requests, err := ssh.NewServerConn(conn, cfg)
 	if err != nil {
 		return
@@ -145,51 +141,29 @@ func (s *sshServer) serve(conn net.Conn, cfg *ssh.ServerConfig) {
 // hanging is a server that takes connections and says nothing.
 func hanging(t *testing.T) (addr string, connected <-chan struct{}) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	ch := make(chan struct{}, 8)
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-			if _, err := bufio.NewReader(conn).Peek(1); err == nil {
-				ch <- struct{}{}
-			}
+	addr = listen(t, func(conn net.Conn) {
+		if _, err := bufio.NewReader(conn).Peek(1); err == nil {
+			ch <- struct{}{}
 		}
-	}()
-	t.Cleanup(func() { lis.Close() })
-	return lis.Addr().String(), ch
+		<-t.Context().Done()
+	})
+	return addr, ch
 }
 
 // gitProxy serves git:// and passes what it sends through copied.
 func gitProxy(t *testing.T, root string, copied func(to io.Writer, from io.Reader)) (addr string) {
 	t.Helper()
 	server := gitDaemon(t, root)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { lis.Close() })
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				up, err := net.Dial("tcp", server)
-				if err != nil {
-					return
-				}
-				defer up.Close()
-				go func() { _, _ = io.Copy(up, conn) }()
-				copied(conn, up)
-			}()
+	return listen(t, func(conn net.Conn) {
+		up, err := net.Dial("tcp", server)
+		if err != nil {
+			return
 		}
-	}()
-	return lis.Addr().String()
+		defer up.Close()
+		go func() { _, _ = io.Copy(up, conn) }()
+		copied(conn, up)
+	})
 }
 
 // processes returns the command lines that name a text.
