@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -150,12 +151,19 @@ func (db *DB) Update(fn func(*bbolt.Tx) error) error {
 	if err != nil {
 		return err
 	}
+	returned := false
+	defer func() {
+		if !returned {
+			_ = tx.Rollback() // fn panics
+		}
+	}()
 	err = db.guard(func() error {
 		if err := fn(tx); err != nil {
 			return err
 		}
 		return tx.Commit()
 	})
+	returned = true
 	if err == nil || errors.Is(err, ErrDamaged) {
 		// To roll back, bbolt reads all pages, and ends the program if it does not like one: a
 		// transaction that has met damage keeps its lock.
@@ -193,13 +201,43 @@ func (db *DB) guard(fn func() error) error {
 }
 
 // guard turns a panic of bbolt about what it reads into an error, also that of a file which is
-// shorter than it was.
+// shorter than it was. Other panics are faults of the caller's code, and go on.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if r := recover(); r != nil {
+		switch r := recover(); {
+		case r == nil:
+		case isFault(r) || raisedByBolt():
 			err = damagedf("%v", r)
+		default:
+			panic(r)
 		}
 	}()
 	return fn()
+}
+
+// isFault tells whether a panic is that of memory which cannot be read: what a transaction gives away is
+// in the file, so who reads it may be anybody.
+func isFault(r any) bool {
+	_, ok := r.(interface{ Addr() uintptr })
+	return ok
+}
+
+// raisedByBolt tells whether the panic that is being recovered from began in the code of bbolt.
+func raisedByBolt() bool {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs[:])])
+	panics := false
+	for {
+		f, more := frames.Next()
+		switch {
+		case f.Function == "runtime.gopanic":
+			panics = true
+		case panics && !strings.HasPrefix(f.Function, "runtime."):
+			return strings.HasPrefix(f.Function, "go.etcd.io/bbolt")
+		}
+		if !more {
+			return false
+		}
+	}
 }

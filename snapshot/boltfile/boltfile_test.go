@@ -238,3 +238,15 @@ func FuzzOpen(f *testing.F) {
 		_ = db.Close()
 	})
 }
+
+// A fault of our own code says nothing of the file.
+func TestPanicsOfTransactionsAreNoDamage(t *testing.T) {
+	db, err := Open(filepath.Join(t.TempDir(), "x.db"), makeBuckets)
+	require.NoError(t, err)
+	var errs []error
+	fail := func(tx *bbolt.Tx) error { return errs[tx.Size()] }
+	require.Panics(t, func() { _ = db.View(fail) })
+	require.Panics(t, func() { _ = db.Update(fail) })
+	require.NoError(t, use(db))
+	require.NoError(t, db.Close())
+}
