@@ -50,8 +50,9 @@ type logs struct {
 
 	mu      sync.Mutex
 	refused refusal
-	sent    int64
-	clipped bool
+	// sent counts what is shown, seen what there was.
+	sent, seen int64
+	clipped    bool
 	// tail is a ring when it is full, in which oldest is the first byte.
 	tail   []byte
 	oldest int
@@ -81,7 +82,8 @@ func (l *logs) write(stream int, p []byte) {
 	if l.foreign {
 		l.refused.look(p)
 	}
-	if l.clipped {
+	l.seen += int64(len(p))
+	if l.clipped && !l.resume() {
 		l.hide(stream, p)
 		return
 	}
@@ -97,6 +99,16 @@ func (l *logs) write(stream int, p []byte) {
 	}
 }
 
+// resume shows output again after there was too much at once: when all that there was, shown or not, is no
+// more than the step might have said by now. What was clipped until then is in the record only.
+func (l *logs) resume() bool {
+	if l.limits.Size >= 0 && l.sent >= l.limits.Size || l.limits.Speed < 0 || l.seen > l.allowed() {
+		return false
+	}
+	l.clipped, l.tail, l.oldest = false, nil, 0
+	return true
+}
+
 // hide takes output that is not shown live. It is all in the record of the build.
 func (l *logs) hide(stream int, p []byte) {
 	if len(p) > 0 {
@@ -105,19 +117,25 @@ func (l *logs) hide(stream int, p []byte) {
 	}
 }
 
-// room returns how much of n bytes may be sent, and, if that is not all, which limit says so.
+// room returns how much of n bytes, which are counted as seen, may be sent, and, if that is not all, which
+// limit says so.
 func (l *logs) room(n int64) (int64, string) {
-	if l.limits.Size >= 0 && l.sent+n > l.limits.Size {
-		return max(0, l.limits.Size-l.sent), sizeText(l.limits.Size)
+	room, why := n, ""
+	if left := l.limits.Size - l.sent; l.limits.Size >= 0 && left < room {
+		room, why = left, sizeText(l.limits.Size)
 	}
 	if l.limits.Speed >= 0 {
-		// The first second counts whole, so that short bursts pass.
-		seconds := max(1, time.Since(l.start).Seconds())
-		if allowed := int64(seconds * float64(l.limits.Speed)); l.sent+n > allowed {
-			return max(0, allowed-l.sent), sizeText(l.limits.Speed) + "/s"
+		if left := l.allowed() - (l.seen - n); left < room {
+			room, why = left, sizeText(l.limits.Speed)+"/s"
 		}
 	}
-	return n, ""
+	return max(0, room), why
+}
+
+// allowed is what the limit of speed lets a step say until now. The first second counts whole, so that short
+// bursts pass.
+func (l *logs) allowed() int64 {
+	return int64(max(1, time.Since(l.start).Seconds()) * float64(l.limits.Speed))
 }
 
 func sizeText(n int64) string {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,6 +69,71 @@ func TestOutputIsClippedForThoseWhoWatchOnly(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, all.String()[:1<<20], live)
 	require.Equal(t, all.String()[all.Len()-tailSize:], marker, "the end is shown if the step fails")
+}
+
+// A step that has said too much at once is shown again when it has said no more than it might have.
+func TestOutputIsShownAgainAfterTheLimitOfSpeed(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits LogLimits
+		want   string
+	}{
+		"of speed":          {LogLimits{Size: 1000, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggg<10B/s>"},
+		"of speed alone":    {LogLimits{Size: -1, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggg<10B/s>"},
+		"of speed and size": {LogLimits{Size: 11, Speed: 10}, "aaaaaaaaaa<10B/s>e<11B>"},
+		"of size":           {LogLimits{Size: 10, Speed: -1}, "aaaaaaaaaa<10B>"},
+		"of neither":        {LogLimits{Size: -1, Speed: -1}, "aaaaaaaaaa" + strings.Repeat("b", 90) + "cdef" + strings.Repeat("g", 20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var shown, kept strings.Builder
+				l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
+					for _, log := range b.Logs {
+						if log.Audience != event.Record {
+							shown.Write(log.Data)
+						}
+						if log.Audience != event.Watchers {
+							kept.Write(log.Data)
+						}
+					}
+				}), "v"), c.limits)
+				all := ""
+				say := func(text string) {
+					all += text
+					l.write(event.Stdout, []byte(text))
+				}
+				say(strings.Repeat("a", 10))
+				say(strings.Repeat("b", 90))
+				say("c")
+				time.Sleep(10 * time.Second)
+				say("d") // two bytes more than there may have been
+				time.Sleep(time.Second)
+				say("e")
+				say("f")
+				say(strings.Repeat("g", 20))
+				text := strings.ReplaceAll(shown.String(), "\n[output clipped, log limit ", "<")
+				require.Equal(t, c.want, strings.ReplaceAll(text, " reached]\n", ">"))
+				require.Equal(t, all, kept.String())
+			})
+		})
+	}
+}
+
+func TestLimitsOfOutputComeFromTheEnvironment(t *testing.T) {
+	for env, want := range map[[2]string]LogLimits{
+		{"", ""}:                       DefaultLogLimits,
+		{"-1", "-1"}:                   {Size: -1, Speed: -1},
+		{"0", "0"}:                     {},
+		{"10", "20"}:                   {Size: 10, Speed: 20},
+		{"2MiB", " 7"}:                 DefaultLogLimits,
+		{"1e6", "0x10"}:                DefaultLogLimits,
+		{"10", "fast"}:                 {Size: 10, Speed: DefaultLogLimits.Speed},
+		{"-5", "99999999999999999999"}: {Size: -5, Speed: DefaultLogLimits.Speed},
+	} {
+		got := LogLimitsFromEnv(func(name string) string {
+			return map[string]string{"BUILDKIT_STEP_LOG_MAX_SIZE": env[0], "BUILDKIT_STEP_LOG_MAX_SPEED": env[1]}[name]
+		})
+		require.Equal(t, want, got, "%q", env)
+	}
 }
 
 func TestTheEndOfClippedOutputIsKeptInPiecesOfAnySize(t *testing.T) {
