@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -21,6 +22,9 @@ const (
 	// messageSize is how many bytes of frames are put into one message. A slow reader holds as many.
 	messageSize = 64 << 10
 )
+
+// ErrDamaged is the error of frames that are none, of the kind of errdefs.ErrDataLoss.
+var ErrDamaged = fmt.Errorf("the recording of a build is damaged: %w", errdefs.ErrDataLoss)
 
 // framesSize is how much appendFrames adds.
 func framesSize(messages []*controlpb.StatusResponse) int {
@@ -65,7 +69,10 @@ func (r *reader) next(off, end int64) (message []byte, next int64, err error) {
 	for len(b)-used >= headerSize {
 		size := int(binary.LittleEndian.Uint32(b[used:]))
 		if size > maxFrame || int64(size) > end-off-int64(used)-headerSize {
-			return nil, off, fmt.Errorf("frame of %d bytes at %d is damaged", size, off+int64(used))
+			if used > 0 {
+				break // what is before it is whole
+			}
+			return nil, off, fmt.Errorf("%w: a frame of %d bytes at %d of %d", ErrDamaged, size, off, end)
 		}
 		if used+headerSize+size > len(b) {
 			if used == 0 {
@@ -78,7 +85,7 @@ func (r *reader) next(off, end int64) (message []byte, next int64, err error) {
 		used += headerSize + size
 	}
 	if used == 0 {
-		return nil, off, fmt.Errorf("frame at %d is cut off", off)
+		return nil, off, fmt.Errorf("%w: the frame at %d is cut off", ErrDamaged, off)
 	}
 	return out, off + int64(used), nil
 }

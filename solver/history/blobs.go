@@ -28,7 +28,8 @@ func (b blobs) Info(ctx context.Context, dgst digest.Digest) (content.Info, erro
 	return content.Info{Digest: dgst, Size: r.Size()}, r.Close()
 }
 
-// ReaderAt opens a blob. It can be read to its end also if it is deleted meanwhile.
+// ReaderAt opens a blob. It can be read to its end also if it is deleted meanwhile. One that the disk has
+// damaged is an errdefs.ErrDataLoss.
 func (b blobs) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
@@ -51,12 +52,20 @@ func missing(dgst digest.Digest) error {
 	return fmt.Errorf("content digest %s: %w", dgst, errdefs.ErrNotFound)
 }
 
+// damaged is the error of reading a blob that is not what it was.
+func damaged(dgst digest.Digest) error {
+	return fmt.Errorf("content digest %s: what is stored is something else: %w", dgst, errdefs.ErrDataLoss)
+}
+
 func (b blobs) open(desc ocispec.Descriptor) (content.ReaderAt, error) {
 	data, err := b.s.table.short(desc.Digest)
 	if err != nil {
 		return nil, err
 	}
 	if data != nil {
+		if digest.FromBytes(data) != desc.Digest {
+			return nil, damaged(desc.Digest)
+		}
 		return short{bytes.NewReader(data)}, nil
 	}
 	f, err := os.Open(b.s.table.blobPath(desc.Digest))
@@ -67,8 +76,11 @@ func (b blobs) open(desc ocispec.Descriptor) (content.ReaderAt, error) {
 		return nil, err
 	}
 	st, err := f.Stat()
+	if err == nil {
+		err = b.s.table.check(f, desc.Digest)
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return long{f, st.Size()}, nil
 }

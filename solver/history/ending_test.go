@@ -135,3 +135,56 @@ func TestRecordsAreMadeInTheOrderOfEndsAndBeforeTheHistoryCloses(t *testing.T) {
 		require.Len(t, e.GetRecord().GetResult().GetAttestations(), 1)
 	}
 }
+
+// Who lists is not kept waiting by builds that end after it has asked.
+func TestAListEndsHoweverManyBuildsEndMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, history.Config{Dir: dir})
+		const builds = 30
+		var holds [builds]chan struct{}
+		for i := range holds {
+			holds[i] = make(chan struct{})
+		}
+		endLater(s, "0", holds[0])
+		listed := make(chan []string, 1)
+		go func() { listed <- refs(list(t, s, nil)) }()
+		synctest.Wait()
+		require.Empty(t, listed)
+		// At every moment there is a build that has ended and has no record.
+		for i := 1; i < builds; i++ {
+			endLater(s, fmt.Sprint(i), holds[i])
+			close(holds[i-1])
+			synctest.Wait()
+		}
+		require.Len(t, listed, 1)
+		require.Contains(t, <-listed, "0")
+		close(holds[builds-1])
+	})
+}
+
+// A name that is used again may be listened to, also while others still listen to the record that had it.
+func TestANameWhoseRecordIsBeingDeletedCanBeUsedAgain(t *testing.T) {
+	s := open(t, history.Config{})
+	build(t, s, &history.Record{Ref: "r"}, "old", nil)
+	l := listen(t, s, &controlpb.BuildHistoryRequest{Ref: "r"})
+	l.next(t, controlpb.BuildHistoryEventType_COMPLETE, "r")
+	require.NoError(t, s.Delete(t.Context(), "r"))
+	l.next(t, controlpb.BuildHistoryEventType_DELETED, "r")
+	build(t, s, &history.Record{Ref: "r"}, "new", nil)
+	l.next(t, controlpb.BuildHistoryEventType_STARTED, "r")
+	l.next(t, controlpb.BuildHistoryEventType_COMPLETE, "r")
+	l.end(t)
+	text, err := output(t, s, "r")
+	require.NoError(t, err)
+	require.Equal(t, "new", text)
+
+	l = listen(t, s, &controlpb.BuildHistoryRequest{Ref: "r"})
+	l.next(t, controlpb.BuildHistoryEventType_COMPLETE, "r")
+	require.NoError(t, s.Delete(t.Context(), "r"))
+	l.next(t, controlpb.BuildHistoryEventType_DELETED, "r")
+	s.Begin(&history.Record{Ref: "r"})
+	l.next(t, controlpb.BuildHistoryEventType_STARTED, "r")
+	require.Equal(t, controlpb.BuildHistoryEventType_STARTED, list(t, s, &controlpb.BuildHistoryRequest{Ref: "r"})[0].GetType())
+	l.end(t)
+}

@@ -210,12 +210,13 @@ func (s *Store) Pin(ctx context.Context, ref string, pinned bool) error {
 	return s.change(ref, func(rec *Record) { rec.Pinned = pinned })
 }
 
-// change stores a new generation of a record.
+// change stores a new generation of a record, which has blobs from now on that are new.
 func (s *Store) change(ref string, fn func(*Record), attached ...blob) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.get(ref)
 	if old == nil {
+		s.table.giveBack(attached)
 		return &NotFoundError{Ref: ref}
 	}
 	rec, _ := proto.Clone(old).(*Record)
@@ -230,11 +231,14 @@ func (s *Store) change(ref string, fn func(*Record), attached ...blob) error {
 
 // await returns when the build is not active any more or, if it has not even ended, at once.
 func (s *Store) await(ctx context.Context, ref string) error {
+	s.mu.Lock()
+	first := s.active[ref]
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
 		b, changed := s.active[ref], s.changed
 		s.mu.Unlock()
-		if b == nil || !b.ended {
+		if b == nil || b != first || !b.ended {
 			return nil
 		}
 		select {

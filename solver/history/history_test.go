@@ -360,61 +360,6 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// Records go when they are past both bounds, at every step, also over restarts.
-func TestRecordsGoWhenTheyAreTooManyAndTooOld(t *testing.T) {
-	const keep, age = 10, time.Hour
-	rnd := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // a test
-	now := time.Unix(1_000_000, 0)
-	cfg := history.Config{Dir: t.TempDir(), MaxAge: age, MaxEntries: keep, Now: func() time.Time { return now }}
-	s := open(t, cfg)
-	type known struct {
-		ref    string
-		ended  time.Time
-		pinned bool
-	}
-	var model []known // in order of their end
-	for n := range 400 {
-		now = now.Add(time.Duration(rnd.IntN(10)+1) * time.Minute)
-		switch rnd.IntN(10) {
-		case 0:
-			if len(model) > 0 {
-				k := &model[rnd.IntN(len(model))]
-				k.pinned = !k.pinned
-				require.NoError(t, s.Pin(t.Context(), k.ref, k.pinned))
-			}
-		case 1:
-			if len(model) > 0 {
-				i := rnd.IntN(len(model))
-				require.NoError(t, s.Delete(t.Context(), model[i].ref))
-				model = slices.Delete(model, i, i+1)
-			}
-		case 2:
-			require.NoError(t, s.Close())
-			s = open(t, cfg)
-		default:
-			ref := fmt.Sprint("build", n)
-			build(t, s, &history.Record{Ref: ref}, ref, nil)
-			model = append(model, known{ref: ref, ended: now})
-		}
-		s.Sweep(t.Context())
-		free := 0
-		for i := len(model) - 1; i >= 0; i-- {
-			if model[i].pinned {
-				continue
-			}
-			if free++; free > keep && now.Sub(model[i].ended) > age {
-				model = slices.Delete(model, i, i+1)
-			}
-		}
-		var want []string
-		for _, k := range model {
-			want = append(want, k.ref)
-		}
-		require.ElementsMatch(t, want, refs(list(t, s, nil)), n)
-	}
-	require.Greater(t, len(model), keep)
-}
-
 func TestCredentialsAreNotRecorded(t *testing.T) {
 	const mark = "s3cr3t"
 	s := open(t, history.Config{})

@@ -95,36 +95,28 @@ func (s *Store) Listen(ctx context.Context, req *controlpb.BuildHistoryRequest, 
 	return s.follow(ctx, l, send)
 }
 
-// subscribe adds a listener, and returns the builds that are active at this moment. Those that are
-// about to become records are waited for.
+// subscribe adds a listener, and returns the builds that are active at this moment. Those that were about to
+// become records when it was called are waited for.
 func (s *Store) subscribe(ctx context.Context, ref string) (*listener, []*Record, error) {
-	for {
-		l, active, changed, err := s.trySubscribe(ref)
-		if changed == nil {
-			return l, active, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, nil, context.Cause(ctx)
-		}
+	var err error
+	if ref == "" {
+		err = s.awaitAll(ctx)
+	} else {
+		err = s.await(ctx, ref)
 	}
-}
-
-func (s *Store) trySubscribe(ref string) (_ *listener, active []*Record, changed <-chan struct{}, _ error) {
+	if err != nil {
+		return nil, nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.doomed[ref]; ok {
-		return nil, nil, nil, &DeletedError{Ref: ref}
-	}
+	var active []*Record
 	for r, b := range s.active {
-		if ref != "" && ref != r {
-			continue
+		if ref == "" || ref == r {
+			active = append(active, b.rec)
 		}
-		if b.ended {
-			return nil, nil, s.changed, nil
-		}
-		active = append(active, b.rec)
+	}
+	if _, doomed := s.doomed[ref]; doomed && len(active) == 0 {
+		return nil, nil, &DeletedError{Ref: ref}
 	}
 	slices.SortFunc(active, byCreation)
 	l := &listener{ref: ref, more: make(chan struct{}, 1)}
@@ -132,7 +124,7 @@ func (s *Store) trySubscribe(ref string) (_ *listener, active []*Record, changed
 	if ref != "" {
 		s.watched[ref]++
 	}
-	return l, active, nil, nil
+	return l, active, nil
 }
 
 func byCreation(a, b *Record) int {

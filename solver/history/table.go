@@ -61,6 +61,12 @@ type table struct {
 	seq     int64
 	records map[string]*Record
 	blobs   map[digest.Digest][]byte
+	// pending counts the holders to be of long blobs that are in no operation yet. Loose are long blobs
+	// that may have no holder.
+	pending map[digest.Digest]int
+	loose   []digest.Digest
+	// checked are the long blobs that are known to be what their digest says.
+	checked map[digest.Digest]bool
 	// hidden are the refs of records that are deleted for all but the blobs.
 	hidden map[string]bool
 	count  int
@@ -86,7 +92,10 @@ func openTable(dir string) (*table, error) {
 	if err := claim(dir); err != nil {
 		return nil, err
 	}
-	t := &table{dir: dir, records: map[string]*Record{}, blobs: map[digest.Digest][]byte{}, hidden: map[string]bool{}}
+	t := &table{
+		dir: dir, records: map[string]*Record{}, blobs: map[digest.Digest][]byte{}, hidden: map[string]bool{},
+		pending: map[digest.Digest]int{}, checked: map[digest.Digest]bool{},
+	}
 	if err := os.MkdirAll(t.blobDir(), 0o700); err != nil {
 		return nil, err
 	}
@@ -169,8 +178,10 @@ func (t *table) load(tx *bbolt.Tx) error {
 			return err
 		}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for dgst := range files {
-		if !held[dgst] {
+		if !held[dgst] && !t.wanted(dgst) {
 			t.removeFile(dgst)
 		}
 	}

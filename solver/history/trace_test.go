@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,4 +170,11 @@ func TestBuildsJoinTheTraceOfTheirClient(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"build", "exporting to image", "pushing layers", "build", "exporting to image", "pushing layers"}, exported)
+}
+
+// longSpan is a span of some KiB.
+func longSpan(trace []byte) []*tracepb.ResourceSpans {
+	return []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{
+		TraceId: trace, Name: strings.Repeat("x", 4<<10),
+	}}}}}}
 }

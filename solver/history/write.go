@@ -13,8 +13,16 @@ import (
 	"github.com/openbuildkit/buildkit/snapshot/boltfile"
 )
 
-// put stores a record with blobs that are new.
+// put stores a record with blobs that are new: those that keep and adopt have returned.
 func (t *table) put(rec *Record, blobs []blob) error {
+	err := t.tryPut(rec, blobs)
+	if err != nil {
+		t.giveBack(blobs)
+	}
+	return err
+}
+
+func (t *table) tryPut(rec *Record, blobs []blob) error {
 	value, err := proto.Marshal(rec)
 	if err != nil {
 		return err
@@ -35,6 +43,8 @@ func (t *table) put(rec *Record, blobs []blob) error {
 	for _, b := range blobs {
 		if b.data != nil {
 			t.blobs[b.digest] = b.data
+		} else {
+			t.unreserve(b.digest)
 		}
 	}
 	t.queue(operation{ref: rec.GetRef(), value: value, blobs: blobs})
@@ -73,6 +83,7 @@ func (t *table) queue(op operation) {
 	for left := t.size; left > maxWaiting && n < len(t.waiting)-1; n++ {
 		left -= t.waiting[n].size()
 		log.L.WithField("ref", t.waiting[n].ref).Error("what was to be written of a build is lost")
+		t.loosen(t.waiting[n].blobs)
 	}
 	if n > 0 {
 		t.settle(t.waiting[n-1].seq)
@@ -103,16 +114,16 @@ func (t *table) flush() error {
 		t.timer.Stop()
 		t.timer = nil
 	}
-	ops, broken := slices.Clone(t.waiting), t.broken
+	ops, loose, broken := slices.Clone(t.waiting), t.loose, t.broken
 	t.mu.Unlock()
 	var dead []digest.Digest
 	err := broken
-	if err == nil && len(ops) > 0 {
-		dead, err = t.apply(ops)
+	if err == nil && len(ops)+len(loose) > 0 {
+		dead, err = t.apply(ops, loose)
 	}
 	if errors.Is(err, boltfile.ErrDamaged) {
 		if err = t.replace(err); err == nil {
-			dead, err = t.apply(ops)
+			dead, err = t.apply(ops, loose)
 		}
 	}
 	t.mu.Lock()
@@ -125,6 +136,7 @@ func (t *table) flush() error {
 	if len(ops) > 0 {
 		t.settle(ops[len(ops)-1].seq)
 	}
+	t.loose = slices.Clone(t.loose[len(loose):])
 	for _, dgst := range dead {
 		if !t.wanted(dgst) {
 			t.removeFile(dgst)
@@ -184,17 +196,18 @@ func (t *table) settle(last int64) {
 	}
 }
 
-// wanted tells whether a record that is waiting has a blob. The caller holds mu.
+// wanted tells whether a record that is waiting or to come has a blob. The caller holds mu.
 func (t *table) wanted(dgst digest.Digest) bool {
-	return slices.ContainsFunc(t.waiting, func(op operation) bool {
+	return t.pending[dgst] > 0 || slices.ContainsFunc(t.waiting, func(op operation) bool {
 		return slices.ContainsFunc(op.blobs, func(b blob) bool { return b.digest == dgst })
 	})
 }
 
-// apply does operations in one transaction and returns the blobs that nobody holds any more.
-func (t *table) apply(ops []operation) (dead []digest.Digest, err error) {
+// apply does operations in one transaction and returns the blobs, of those that they let go of and of the
+// loose ones, that nobody holds any more.
+func (t *table) apply(ops []operation, loose []digest.Digest) (dead []digest.Digest, err error) {
 	err = t.db.Update(func(tx *bbolt.Tx) error {
-		dead = nil
+		dead = slices.Clone(loose)
 		for _, op := range ops {
 			if op.value == nil {
 				gone, err := remove(tx, op.ref)
