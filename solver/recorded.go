@@ -40,6 +40,7 @@ func (j *job) begin() {
 	if j.recorded = j.solver.cfg.History.Begin(rec); j.recorded != nil {
 		j.machine.Start()
 		j.recorded.Join(j.req.Trace)
+		j.recorded.Follow(j.feed)
 		j.trace = j.recorded.TraceID()
 	}
 }

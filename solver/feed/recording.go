@@ -21,13 +21,17 @@ func (f *Feed) Record() (*Recording, error) {
 	for t.spilling {
 		t.room.Wait()
 	}
-	if t.file != nil && t.failure == nil && t.size > t.flushed {
-		t.flush()
+	// What is short is wanted in memory, even if it was saved.
+	short := t.file == nil || t.size < spillAt
+	if !short && t.failure == nil && t.size > t.flushed {
+		if err := t.flush(); err != nil {
+			t.fail(err)
+		}
 	}
 	file, size, failure := t.file, t.size, t.failure
-	t.taken = file != nil && failure == nil
+	t.taken = !short && failure == nil
 	t.mu.Unlock()
-	if file == nil {
+	if short {
 		data := make([]byte, size)
 		_, err := t.ReadAt(data, 0)
 		return &Recording{Data: data, Size: size}, err
@@ -37,6 +41,11 @@ func (f *Feed) Record() (*Recording, error) {
 	}
 	return &Recording{Path: file.Name(), Size: size}, nil
 }
+
+// Save writes what was told so far to the disk, without waiting for that to be safe, and returns the path of
+// the file: what Recover needs if the program ends before the build. The file is no longer there after
+// Release. It fails once the feed is closed.
+func (f *Feed) Save() (path string, err error) { return f.tape.save() }
 
 // Replay calls emit with the messages of a recording of size bytes, each valid until emit returns.
 func Replay(recording io.ReaderAt, size int64, emit func(status []byte) error) error {

@@ -111,8 +111,8 @@ func (t *tape) last(size int) *chunk {
 		}
 	}
 	c := chunk{off: t.size}
-	// The first chunks of a tape grow as they have to, those of one that has a file come and go.
-	if t.file != nil && size <= chunkSize {
+	// The first chunks of a tape grow as they have to, those of a long one come and go.
+	if t.flushed >= spillAt && size <= chunkSize {
 		c.data = (*chunkPool.Get().(*[]byte))[:0]
 	}
 	t.chunks = append(t.chunks, c)
@@ -146,6 +146,11 @@ func (t *tape) grow(off, size int64, hidden bool) {
 	if !hidden {
 		t.show(span{off: off, size: size})
 	}
+	t.spillLater()
+}
+
+// spillLater has what is in memory moved to the file if it is a lot. The caller holds mu.
+func (t *tape) spillLater() {
 	if t.size-t.flushed >= spillAt && !t.spilling && t.failure == nil && t.dir != "" {
 		t.spilling = true
 		go t.spill()
@@ -186,27 +191,73 @@ func (t *tape) spill() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.failure == nil && t.size-t.flushed >= spillAt {
-		t.flush()
+		if err := t.flush(); err != nil {
+			t.fail(err)
+		}
 	}
 	t.spilling = false
 	t.room.Broadcast()
 }
 
+// fail has nothing more be moved to the file. The caller holds mu.
+func (t *tape) fail(err error) {
+	log.L.WithError(err).Error("the output of a build cannot be stored")
+	t.failure = errors.Unwrap(err)
+	if t.failure == nil {
+		t.failure = err
+	}
+}
+
+// save moves what is in memory to the file, however little it is, and returns the path. A disk that does
+// not take it is no harm: it stays in memory.
+func (t *tape) save() (path string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.spilling {
+		t.room.Wait()
+	}
+	switch {
+	case t.ended:
+		return "", errEnded
+	case t.failure != nil:
+		return "", t.failure
+	case t.file != nil && t.size == t.flushed:
+		return t.file.Name(), nil
+	}
+	t.spilling = true
+	if err = t.flush(); err != nil && t.file != nil {
+		// A part may have been written.
+		if rerr := t.rewind(); rerr != nil {
+			t.fail(rerr)
+		}
+	}
+	t.spilling = false
+	t.room.Broadcast()
+	t.spillLater()
+	if err != nil {
+		return "", err
+	}
+	return t.file.Name(), nil
+}
+
+var errEnded = errors.New("the build has ended")
+
+// rewind gives up what is in the file beyond what it is known to hold.
+func (t *tape) rewind() error {
+	_, err := t.file.Seek(t.flushed, io.SeekStart)
+	return errors.Join(t.file.Truncate(t.flushed), err)
+}
+
 // flush moves what is in memory now to the file. The caller holds mu, which is let go of meanwhile,
 // and is the only one that flushes.
-func (t *tape) flush() {
+func (t *tape) flush() error {
 	chunks := append([]chunk(nil), t.chunks...)
 	end := t.size
 	t.mu.Unlock()
 	file, err := t.write(chunks)
 	t.mu.Lock()
 	if err != nil {
-		log.L.WithError(err).Error("the output of a build cannot be stored")
-		t.failure = errors.Unwrap(err)
-		if t.failure == nil {
-			t.failure = err
-		}
-		return
+		return err
 	}
 	t.file = file
 	t.flushed = end
@@ -233,6 +284,7 @@ func (t *tape) flush() {
 	t.mu.Unlock()
 	letGo(others)
 	t.mu.Lock()
+	return nil
 }
 
 // write appends chunks to the file, which is made first if there is none.

@@ -2,6 +2,7 @@ package history
 
 import (
 	"crypto/rand"
+	"os"
 
 	"github.com/containerd/log"
 	"go.opentelemetry.io/otel/trace"
@@ -32,7 +33,9 @@ type Build struct {
 	rec      *Record
 	ended    bool
 	attached []blob
-	trace    *spans
+	// trace is nil for a build that was interrupted.
+	trace *spans
+	note  note
 }
 
 // Begin tells of a build that starts. Ref, Frontend, FrontendAttrs and Exporters of rec are taken
@@ -114,6 +117,7 @@ func (b *Build) End(o Outcome) {
 		return
 	}
 	s := b.store
+	b.note.end()
 	s.mu.Lock()
 	b.ended = true
 	rec, _ := proto.Clone(b.rec).(*Record)
@@ -151,11 +155,7 @@ func (b *Build) fill(rec *Record, o Outcome) {
 	}
 	rec.ExporterResponse = redact.Map(o.Response)
 	rec.Result, rec.Results = o.Result, o.Results
-	counts := o.Feed.Counts()
-	rec.NumTotalSteps = int32(counts.Total)
-	rec.NumCachedSteps = int32(counts.Cached)
-	rec.NumCompletedSteps = int32(counts.Completed)
-	rec.NumWarnings = int32(counts.Warnings)
+	setCounts(rec, o.Feed.Counts())
 	if o.Err == nil {
 		return
 	}
@@ -173,6 +173,13 @@ func (b *Build) fill(rec *Record, o Outcome) {
 	}
 }
 
+func setCounts(rec *Record, counts feed.Counts) {
+	rec.NumTotalSteps = int32(counts.Total)
+	rec.NumCachedSteps = int32(counts.Cached)
+	rec.NumCompletedSteps = int32(counts.Completed)
+	rec.NumWarnings = int32(counts.Warnings)
+}
+
 // complete stores the record with the recording, if there is one.
 func (b *Build) complete(rec *Record, recording *feed.Recording) {
 	s := b.store
@@ -186,6 +193,7 @@ func (b *Build) complete(rec *Record, recording *feed.Recording) {
 		}
 		if err != nil {
 			log.L.WithError(err).WithField("ref", rec.GetRef()).Error("the output of a build is not recorded")
+			_ = os.Remove(recording.Path) // there may be none
 		} else {
 			rec.Logs = &controlpb.Descriptor{MediaType: feed.MediaType, Digest: kept.digest.String(), Size: recording.Size}
 		}
@@ -204,7 +212,9 @@ func (b *Build) complete(rec *Record, recording *feed.Recording) {
 	if err := s.table.put(rec, b.attached); err != nil {
 		log.L.WithError(err).WithField("ref", rec.GetRef()).Error("a build is not recorded")
 	}
-	s.finishLater(rec.GetRef(), b.trace)
+	if b.trace != nil {
+		s.finishLater(rec.GetRef(), b.trace)
+	}
 	if s.active[rec.GetRef()] == b {
 		delete(s.active, rec.GetRef())
 	}

@@ -10,6 +10,9 @@
 // file, long ones are files beside it, each known by its digest and kept as long as a record
 // holds it.
 //
+// A build that takes long is noted on disk while it runs. If the daemon is killed, the next one makes a
+// record of what is known of it.
+//
 // Records are listed and watched with Listen, and changed with Pin, Delete and Finalize. They go
 // when there are more than so many, and they are older than so long; pinned ones stay.
 //
@@ -85,6 +88,8 @@ type Store struct {
 	// traces are those of builds that are active or unfinished, which wait for spans.
 	traces     map[trace.TraceID][]*spans
 	unfinished map[string]*spans
+	// found are the builds that an earlier daemon did not live to end, until there are records of them.
+	found []*Build
 	// changed is closed and replaced when an active build becomes a record.
 	changed chan struct{}
 	// endings are what is to be done after builds, in order. AtEndings tells that somebody does it;
@@ -120,8 +125,9 @@ func Open(ctx context.Context, cfg Config) *Store {
 		log.G(ctx).WithError(err).Error("the history of builds cannot be used, builds are not recorded")
 		s.table = nil
 	}
-	// An earlier daemon had no use for what it left there.
-	if err := os.RemoveAll(s.TapeDir()); err != nil {
+	if s.table != nil {
+		s.findInterrupted(ctx)
+	} else if err := os.RemoveAll(s.TapeDir()); err != nil {
 		log.G(ctx).WithError(err).Warn("what is left of builds that were cut off stays")
 	}
 	return s
@@ -130,8 +136,10 @@ func Open(ctx context.Context, cfg Config) *Store {
 // TapeDir is the folder for the recordings of builds that run, see feed.New.
 func (s *Store) TapeDir() string { return filepath.Join(s.cfg.Dir, "running") }
 
-// Run removes what is to go, now and then, until ctx ends.
+// Run makes the records of builds that an earlier daemon did not live to end, which those who ask for them
+// wait for, and removes what is to go, now and then, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	s.recoverInterrupted(ctx)
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
