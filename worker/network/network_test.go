@@ -90,6 +90,58 @@ func TestBridgeGivesEveryContainerAnAddress(t *testing.T) {
 	require.NoError(t, second.Release())
 }
 
+func TestOnlyWhatGoesThroughANamespaceOfItsOwnIsCounted(t *testing.T) {
+	c, _ := newBridge(t, "bktest3", "10.211.10.0/24", 0)
+	n, err := c.Acquire(t.Context(), "")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, n.Release()) }()
+	exchange := func(target string) {
+		t.Helper()
+		// Nobody listens: a segment goes out and its refusal comes in.
+		out, err := exec.Command("nsenter", "--net="+n.Path, "bash", "-c", "exec 3<>/dev/tcp/"+target+"/9").CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), "refused")
+	}
+	exchange("10.211.10.1")
+	there := threadsIn(t, n)
+	meter := n.Meter()
+	before := meter()
+	exchange("127.0.0.1")
+	exchange("10.211.10.1")
+	after := meter().Since(before)
+	require.Positive(t, after.TxBytes)
+	require.Positive(t, after.RxBytes)
+	require.GreaterOrEqual(t, after.TxPackets, int64(1))
+	require.GreaterOrEqual(t, after.RxPackets, int64(1))
+	require.Zero(t, after.TxErrors)
+	for range 100 {
+		meter()
+	}
+	require.Less(t, meter().TxBytes, int64(10_000), "what others have sent counts for nothing")
+	require.Equal(t, there, threadsIn(t, n), "no thread stays there")
+}
+
+// threadsIn returns how many threads of the test are in a namespace.
+func threadsIn(t *testing.T, n Namespace) (count int) {
+	t.Helper()
+	wanted, err := os.Stat(n.Path)
+	require.NoError(t, err)
+	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+	require.NoError(t, err)
+	for _, task := range tasks {
+		if own, err := os.Stat(task); err == nil && os.SameFile(own, wanted) {
+			count++
+		}
+	}
+	return count
+}
+
+func TestNamespacesWithoutInterfacesOfTheirOwnAreNotCounted(t *testing.T) {
+	require.Nil(t, Namespace{Host: true}.Meter())
+	require.Nil(t, Namespace{}.Meter())
+	require.Nil(t, Namespace{Path: filepath.Join(t.TempDir(), "gone")}.Meter())
+}
+
 func TestPoolKeepsFreshNamespacesReady(t *testing.T) {
 	c, dir := newBridge(t, "bktest1", "10.211.8.0/24", 1)
 	ctx, cancel := context.WithCancel(t.Context())

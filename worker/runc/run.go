@@ -50,6 +50,10 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 		dir:     b.dir, request: p, console: r.oci.console,
 	}
 	oom, used := &oomWatch{follow: !r.oci.keep}, ct.spec.Usage
+	var meter func() *usage.Network
+	if used != nil {
+		meter = b.net.Meter()
+	}
 	defer oom.close()
 	defer used.Stop()
 	proc.onStart = func(pid int) {
@@ -57,7 +61,7 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 		if cgroupsPath != "" {
 			c := cgroupOf(cgroupsPath, pid)
 			oom.start(c)
-			used.Start(usage.NewCgroup(cgroupRoot, c.v1, c.v2))
+			used.Start(usage.NewCgroup(cgroupRoot, c.v1, c.v2), meter)
 			if !r.oci.keep {
 				used.Sample()
 			}

@@ -93,14 +93,21 @@ type Step struct {
 	system        *SysCPU
 }
 
-// Start begins, when the processes of the step are in their cgroup.
-func (s *Step) Start(c *Cgroup) {
+// Start begins, when the processes of the step are in their cgroup. net counts their network; nil if they have
+// none of their own.
+func (s *Step) Start(c *Cgroup, net func() *Network) {
 	if s == nil {
 		return
 	}
 	s.before = make(chan *SysCPU, 1)
 	go func() { s.before <- readSysCPU() }()
-	s.recorder.start(c.Read)
+	s.recorder.start(func() *Sample {
+		sample := c.Read()
+		if sample != nil && net != nil {
+			sample.Network = net()
+		}
+		return sample
+	})
 }
 
 // Sample takes a sample at once, where the cgroup goes with its last process.

@@ -21,6 +21,8 @@ type Sample struct {
 	Memory    *Memory   `json:"memoryStat,omitempty"`
 	IO        *IO       `json:"ioStat,omitempty"`
 	PIDs      *PIDs     `json:"pidsStat,omitempty"`
+	// Network is nil for a step without interfaces of its own.
+	Network *Network `json:"netStat,omitempty"`
 }
 
 // CPU is time, and how often it was not given.
@@ -76,6 +78,27 @@ type IO struct {
 // PIDs is how many processes and threads there are.
 type PIDs struct {
 	Current *uint64 `json:"current,omitempty"`
+}
+
+// Network is what has gone through the interfaces of a step, loopback aside, as the step sees it: received is
+// what it has received.
+type Network struct {
+	RxBytes   int64 `json:"rxBytes,omitempty"`
+	RxPackets int64 `json:"rxPackets,omitempty"`
+	RxErrors  int64 `json:"rxErrors,omitempty"`
+	RxDropped int64 `json:"rxDropped,omitempty"`
+	TxBytes   int64 `json:"txBytes,omitempty"`
+	TxPackets int64 `json:"txPackets,omitempty"`
+	TxErrors  int64 `json:"txErrors,omitempty"`
+	TxDropped int64 `json:"txDropped,omitempty"`
+}
+
+// Since returns what was counted between o and n.
+func (n *Network) Since(o *Network) *Network {
+	return &Network{
+		RxBytes: n.RxBytes - o.RxBytes, RxPackets: n.RxPackets - o.RxPackets, RxErrors: n.RxErrors - o.RxErrors, RxDropped: n.RxDropped - o.RxDropped,
+		TxBytes: n.TxBytes - o.TxBytes, TxPackets: n.TxPackets - o.TxPackets, TxErrors: n.TxErrors - o.TxErrors, TxDropped: n.TxDropped - o.TxDropped,
+	}
 }
 
 // Pressure is how long processes have waited: some of them, or all at once.

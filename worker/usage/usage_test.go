@@ -79,22 +79,30 @@ func TestACgroupOfVersion1IsRead(t *testing.T) {
 	require.Nil(t, NewCgroup(root, "/missing", "").Read())
 }
 
+func TestNetworksAreCountedByTheirDifference(t *testing.T) {
+	before := &Network{RxBytes: 1, RxPackets: 2, RxErrors: 3, RxDropped: 4, TxBytes: 5, TxPackets: 6, TxErrors: 7, TxDropped: 8}
+	now := &Network{RxBytes: 11, RxPackets: 22, RxErrors: 33, RxDropped: 44, TxBytes: 55, TxPackets: 66, TxErrors: 77, TxDropped: 88}
+	require.Equal(t, &Network{RxBytes: 10, RxPackets: 20, RxErrors: 30, RxDropped: 40, TxBytes: 50, TxPackets: 60, TxErrors: 70, TxDropped: 80}, now.Since(before))
+}
+
 func TestLongStepsAreSampledLessOften(t *testing.T) {
 	root := tree(t, map[string]string{"pids/x/pids.current": "2\n"})
 	synctest.Test(t, func(t *testing.T) {
 		var short, long Step
-		short.Start(NewCgroup(root, "x", ""))
+		short.Start(NewCgroup(root, "x", ""), func() *Network { return &Network{RxBytes: 3} })
 		<-time.After(interval + time.Millisecond)
 		short.Stop()
 		short.Stop()
 		require.Len(t, short.Samples().Samples, 2, "one after a while and one at the end")
+		require.Equal(t, `{"timestamp":"0001-01-01T00:00:00Z","pidsStat":{"current":2},"netStat":{"rxBytes":3}}`, shape(t, short.Samples().Samples[1]))
 
-		long.Start(NewCgroup(root, "x", ""))
+		long.Start(NewCgroup(root, "x", ""), nil)
 		begun := time.Now()
 		<-time.After(time.Hour + time.Second)
 		long.Stop()
 		all := long.Samples()
 		require.NotNil(t, all.System)
+		require.Nil(t, all.Samples[0].Network)
 		require.LessOrEqual(t, len(all.Samples), maxSamples)
 		require.Greater(t, len(all.Samples), maxSamples/2)
 		require.Less(t, all.Samples[0].Timestamp.Sub(begun), time.Minute)
@@ -108,7 +116,7 @@ func TestLongStepsAreSampledLessOften(t *testing.T) {
 
 func TestWhatDidNotStartHasNoSamples(t *testing.T) {
 	var s *Step
-	s.Start(nil)
+	s.Start(nil, nil)
 	s.Sample()
 	s.Stop()
 	require.Nil(t, s.Samples())
