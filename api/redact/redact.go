@@ -7,7 +7,6 @@
 package redact
 
 import (
-	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -37,6 +36,12 @@ func Op(op *pb.Op) *pb.Op {
 		for _, a := range o.File.GetActions() {
 			if mk := a.GetMkfile(); mk != nil {
 				mk.Data = data(mk.GetData())
+			}
+		}
+	case *pb.Op_Exec:
+		if env := o.Exec.GetMeta().GetProxyEnv(); env != nil {
+			for _, field := range []*string{&env.HttpProxy, &env.HttpsProxy, &env.FtpProxy, &env.NoProxy, &env.AllProxy} {
+				*field = proxy(*field)
 			}
 		}
 	case *pb.Op_Build:
@@ -93,17 +98,47 @@ func value(fd protoreflect.FieldDescriptor, v protoreflect.Value) (protoreflect.
 	return v, false
 }
 
-// Map returns a map with values without credentials.
-func Map(m map[string]string) map[string]string {
-	m = maps.Clone(m)
-	texts(m)
+// Message returns a copy of a message with no credentials in its texts.
+func Message[M proto.Message](m M) M {
+	m = proto.CloneOf(m)
+	message(m.ProtoReflect())
 	return m
+}
+
+// Map returns a map with keys and values without credentials.
+func Map(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[giturl.Redact(k)] = Option(k, v)
+	}
+	return out
 }
 
 func texts(m map[string]string) {
 	for k, v := range m {
 		m[k] = giturl.Redact(v)
 	}
+}
+
+const buildArg = "build-arg:"
+
+// Option returns the value of an option of a frontend without credentials.
+func Option(key, value string) string {
+	if name, ok := strings.CutPrefix(key, buildArg); ok && strings.HasSuffix(strings.ToLower(name), "_proxy") {
+		return proxy(value)
+	}
+	return giturl.Redact(value)
+}
+
+// proxy returns the address of a proxy without credentials. It need not be a url.
+func proxy(address string) string {
+	if at := strings.LastIndex(address, "@"); at >= 0 && !strings.Contains(address, "://") {
+		return hidden + address[at:]
+	}
+	return giturl.Redact(address)
 }
 
 func data(b []byte) []byte {

@@ -22,7 +22,7 @@ func TestOpsHaveNoCredentialsInAnyField(t *testing.T) {
 		"exec": {Op: &pb.Op_Exec{Exec: &pb.ExecOp{
 			Meta: &pb.Meta{
 				Args: []string{"get", secret}, Env: []string{"URL=" + secret}, Hostname: secret, CgroupParent: secret,
-				ProxyEnv: &pb.ProxyEnv{HttpProxy: secret, AllProxy: secret}, ExtraHosts: []*pb.HostIP{{Host: secret}},
+				ProxyEnv: &pb.ProxyEnv{HttpProxy: secret, AllProxy: "user:sesame@h:3128"}, ExtraHosts: []*pb.HostIP{{Host: secret}},
 			},
 			Mounts: []*pb.Mount{{Dest: secret, CacheOpt: &pb.CacheOpt{ID: secret}}},
 		}}},
@@ -66,4 +66,23 @@ func TestADefinitionWithCredentialsIsLeftOut(t *testing.T) {
 	require.Equal(t, "ADD "+shown, string(kept.Source.Infos[0].Data))
 	require.Equal(t, "a "+shown, string(redact.SourceInfo(&pb.SourceInfo{Data: []byte("a " + secret)}).Data))
 	require.Nil(t, redact.SourceInfo(nil))
+}
+
+func TestOptionsHaveNoCredentials(t *testing.T) {
+	for key, value := range map[string]string{
+		"context": secret, "build-arg:X": "see " + secret, secret: "x", "build-arg:HTTP_PROXY": secret,
+		"build-arg:https_proxy": "user:sesame@proxy:3128", "build-arg:ALL_PROXY": "user:ses@me@proxy",
+	} {
+		for k, v := range redact.Map(map[string]string{key: value}) {
+			require.NotContains(t, k+v, "sesame", key)
+			require.NotContains(t, k+v, "ses@me", key)
+			require.Contains(t, k+v, "xxxxx", key)
+		}
+	}
+	for key, value := range map[string]string{
+		"build-arg:HTTP_PROXY": "proxy:3128", "build-arg:NO_PROXY": "localhost,10.0.0.0/8", "build-arg:MAIL": "user@h", "target": "user:x@y",
+	} {
+		require.Equal(t, value, redact.Option(key, value), key)
+	}
+	require.Nil(t, redact.Map(nil))
 }

@@ -298,6 +298,8 @@ func TestSecretsAreNowhere(t *testing.T) {
 			for _, name := range []string{"HTTP_PROXY", "https_proxy", "FTP_PROXY", "all_proxy", "no_proxy"} {
 				args = append(args, "--opt=build-arg:"+name+"="+nowhere("proxy-"+name))
 			}
+			// Programs take addresses that are no urls too.
+			args = append(args, "--opt=build-arg:HTTPS_PROXY=user:"+marked("proxy-address")+"@127.0.0.1:1")
 			r := p.build(t, dockerfile(t, "FROM busybox", "RUN env | grep -q "+markPrefix[:7]+" && "+last), append(args, "--opt=attest:provenance=")...)
 			require.Equal(t, last == "false", r.Code != 0, r.Stderr)
 		}
@@ -402,6 +404,9 @@ func TestSecretsAreNowhere(t *testing.T) {
 		} {
 			p.build(t, dir, "--opt="+name+"="+nowhere("bad-"+strings.NewReplacer(":", "-", "_", "-").Replace(name)))
 		}
+		for _, name := range []string{"label:", "build-arg:", "vcs:", "context:", ""} {
+			p.build(t, dir, "--opt="+name+nowhere("name-of-"+strings.TrimSuffix(name, ":"))+"=x", "--opt=attest:provenance=")
+		}
 		p.fails(t, dir, "--opt=attest:sbom=generator="+nowhere("generator"))
 		p.fails(t, dir, "--opt=attest:sbom=generator=absent,proxy="+nowhere("scanner-parameter"))
 		p.build(t, dir, "--opt=attest:provenance=mode="+nowhere("mode"))
@@ -420,6 +425,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 			"type=s3,bucket=b,region=r,endpoint_url=http://127.0.0.1:1,access_key_id=" + marked("s3-id") + ",secret_access_key=" + marked("s3-key") + ",session_token=" + marked("s3-token"),
 			"type=azblob,account_url=http://127.0.0.1:1/x,account_name=x,secret_access_key=" + marked("az-key"),
 			"type=registry,ref=" + nowhere("cache-ref"),
+			"type=other,password=" + marked("other-password") + ",API-Token=" + marked("other-token"),
 		} {
 			p.build(t, dir, "--import-cache="+cache)
 			p.build(t, dir, "--export-cache="+cache)

@@ -2,6 +2,8 @@ package history
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -27,12 +29,13 @@ func redacted(rec *Record) *Record {
 	return out
 }
 
-// secretKeys are those of options of remote caches and exporters whose values are credentials.
-var secretKeys = []string{"token", "ghtoken", "access_key_id", "secret_access_key", "session_token"}
+// secretWords are what keys of options of remote caches and exporters have in them whose values are
+// credentials: ghtoken, session_token, secret_access_key. There are types of others too.
+var secretWords = []string{"token", "secret", "password", "access_key"}
 
 func redactKeys(attrs map[string]string) {
-	for _, key := range secretKeys {
-		if _, ok := attrs[key]; ok {
+	for key := range attrs {
+		if slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(key), word) }) {
 			attrs[key] = hidden
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/redact"
 	"github.com/openbuildkit/buildkit/solver/feed"
 )
 
@@ -71,12 +72,13 @@ func (s *Store) forgetTrace(t *spans) {
 	}
 }
 
-// AddSpans takes spans of programs that run in builds, and of clients. Those of other traces are ignored.
+// AddSpans takes spans of programs that run in builds, and of clients, without the credentials that may be in
+// their texts: clients tell their command line. Those of other traces are ignored.
 func (s *Store) AddSpans(all []*tracepb.ResourceSpans) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range all {
-		res := resource.NewSchemaless(attributes(r.GetResource().GetAttributes())...)
+		res := resource.NewSchemaless(attributes(redact.Message(r.GetResource()).GetAttributes())...)
 		for _, scope := range r.GetScopeSpans() {
 			for _, span := range scope.GetSpans() {
 				if len(span.GetTraceId()) != len(trace.TraceID{}) {
@@ -84,7 +86,7 @@ func (s *Store) AddSpans(all []*tracepb.ResourceSpans) {
 				}
 				for _, t := range s.traces[trace.TraceID(span.GetTraceId())] {
 					if len(t.foreign) < maxSpans {
-						t.foreign = append(t.foreign, foreignSpan(span, res, scope.GetScope()))
+						t.foreign = append(t.foreign, foreignSpan(redact.Message(span), res, scope.GetScope()))
 					}
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
@@ -97,6 +98,38 @@ func TestATraceIsAddedToARecord(t *testing.T) {
 	require.EqualValues(t, 7, program.Attributes[0].Value.Value)
 	require.Equal(t, "bad", program.Status.Description)
 	require.Equal(t, "late", spans[3].Name)
+}
+
+// Clients tell the command that they were started with.
+func TestATraceHasNoCredentials(t *testing.T) {
+	s := open(t, history.Config{})
+	b := s.Begin(&history.Record{Ref: "r"})
+	id := b.TraceID()
+	text := func(v string) *commonpb.AnyValue {
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}
+	}
+	const url = "context=https://user:sesame@h/r.git"
+	span := &tracepb.Span{
+		TraceId: id[:], SpanId: []byte("12345678"), Name: "get " + url,
+		Attributes: []*commonpb.KeyValue{
+			{Key: "one", Value: text(url)},
+			{Key: "all", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{text("--opt"), text(url)}}}}},
+		},
+		Events: []*tracepb.Span_Event{{Name: url, Attributes: []*commonpb.KeyValue{{Key: "one", Value: text(url)}}}},
+		Status: &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: url},
+	}
+	s.AddSpans([]*tracepb.ResourceSpans{{
+		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: "process.command_args", Value: text(url)}}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{span}}},
+	}})
+	told := feed.New("")
+	told.Close()
+	b.End(history.Outcome{Feed: told})
+	require.NoError(t, s.Finalize(t.Context(), "r"))
+	stored := string(blob(t, s, list(t, s, nil)[0].GetRecord().GetTrace()))
+	require.NotContains(t, stored, "sesame")
+	require.Equal(t, 7, strings.Count(stored, "https://xxxxx@h/r.git"))
+	require.Equal(t, "get "+url, span.GetName(), "the client's own is as it was")
 }
 
 func TestATraceComesByItselfAndWithTheEndOfTheDaemon(t *testing.T) {
