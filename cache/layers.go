@@ -37,6 +37,43 @@ func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) (
 	})
 }
 
+// KnownLayers returns what is known of the layers of a tree as blobs, lowest first: of each the form it came
+// in, or else the first that was made of it with its own times. It is nil if there is no such record, or if a
+// layer has no form yet. Nothing is read, fetched or made for it.
+func (m *Manager) KnownLayers(id string) []ocispec.Descriptor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[id]
+	if r == nil || r.state.Mutable || r.state.Kind == layered && r.known() == nil {
+		return nil
+	}
+	chain := layersOf(r)
+	layers := make([]ocispec.Descriptor, len(chain))
+	for i, r := range chain {
+		v := r.known()
+		if v == nil {
+			return nil
+		}
+		layers[i] = v.Descriptor
+	}
+	return layers
+}
+
+// known returns the form that a layer came in, or else the first one that was made of it as it is; nil
+// for neither. The caller holds Manager.mu.
+func (r *record) known() *variant {
+	var made *variant
+	for i, v := range r.state.Blobs {
+		switch {
+		case !v.Made:
+			return &r.state.Blobs[i]
+		case v.Epoch == nil && made == nil:
+			made = &r.state.Blobs[i]
+		}
+	}
+	return made
+}
+
 // eachLayer calls layer for the position of each record, several at a time, and returns what the
 // request may have.
 func (r *Ref) eachLayer(ctx context.Context, chain []*record, acc Access, layer func(context.Context, int) (Layer, error)) ([]Layer, error) {

@@ -78,6 +78,42 @@ func TestLazyLayersStayLazyIfTheirFormWillDo(t *testing.T) {
 	e.release(ref)
 }
 
+func TestLayersAreToldAsTheyAreKnownAndNoneIsMadeForIt(t *testing.T) {
+	e := newEnv(t, "overlayfs")
+	r := newRemote()
+	base := e.image(r, "a", "b")
+	cached := e.KnownLayers(base.ID())
+	require.Len(t, cached, 2, "lazy ones are known")
+	require.Empty(t, r.opened)
+	require.NoError(t, base.Realise(e.ctx, r.access()))
+	mid := e.step(base, "c", "c")
+	top := e.step(mid, "d", "d")
+	other := e.merge(mid, top)
+	for _, ref := range []*cache.Ref{mid, top, other} {
+		require.Nil(t, e.KnownLayers(ref.ID()), "nobody has asked for them as blobs")
+	}
+	stored := e.stored()
+	_, err := top.LayersAt(e.ctx, blob.CompressionOpt{}, at(1), r.access())
+	require.NoError(t, err)
+	require.NotEqual(t, stored, e.stored())
+	require.Nil(t, e.KnownLayers(top.ID()), "with other times they are not the step's")
+
+	zstd, err := top.Layers(e.ctx, blob.CompressionOpt{Type: blob.Zstd}, r.access())
+	require.NoError(t, err)
+	_, err = top.Layers(e.ctx, blob.CompressionOpt{Type: blob.Gzip, Force: true}, r.access())
+	require.NoError(t, err)
+	stored = e.stored()
+	all := e.KnownLayers(top.ID())
+	require.Len(t, all, 4)
+	require.Equal(t, cached, all[:2], "as they came")
+	require.Equal(t, []ocispec.Descriptor{zstd[2].Descriptor, zstd[3].Descriptor}, all[2:], "the form that was made first")
+	require.Equal(t, all[:3], e.KnownLayers(mid.ID()))
+	require.Equal(t, append(all[:3:3], all...), e.KnownLayers(other.ID()))
+	require.Equal(t, stored, e.stored())
+	require.Nil(t, e.KnownLayers("no such record"))
+	e.release(base, mid, top, other)
+}
+
 func TestALayerThatHasGoneIsMadeAgain(t *testing.T) {
 	e := newEnv(t, "overlayfs")
 	ref := e.step(nil, "x", "x")

@@ -194,7 +194,7 @@ func (j *job) capture(used []schedule.Used, resolved []source.Material, platform
 }
 
 // predicate states how the part was built, by a time. Layers are those of the part in an image and chain the
-// records that they are of, lowest first.
+// records that they are of, lowest first; both are nil if there is no image.
 func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []string, layers []ocispec.Descriptor) ([]byte, error) {
 	b := &provenance.Build{
 		ID:       o.job.req.Ref,
@@ -227,26 +227,39 @@ func (o *origin) usage() map[digest.Digest]*usage.Samples {
 	return all
 }
 
-// layers returns the layers of an image by the vertices that they and those below them are.
-func (o *origin) layers(chain []string, layers []ocispec.Descriptor) map[provenance.Edge][]ocispec.Descriptor {
-	if len(layers) != len(chain) {
-		return nil
-	}
+// layers returns a function that tells the layers of outputs of vertices: as they are in the image if they and
+// those below them are part of it, or else as they are known; none are made for it.
+func (o *origin) layers(chain []string, layers []ocispec.Descriptor) func(digest.Digest) [][]ocispec.Descriptor {
 	position := map[string]int{}
-	for i, id := range chain {
-		position[id] = i
-	}
-	out := map[provenance.Edge][]ocispec.Descriptor{}
-	for _, u := range o.used {
-		for i, ids := range u.Results {
-			for _, id := range ids {
-				if n, ok := position[id]; ok {
-					out[provenance.Edge{Vertex: u.Vertex.Digest, Output: i}] = layers[:n+1]
-				}
-			}
+	if len(layers) == len(chain) {
+		for i, id := range chain {
+			position[id] = i
 		}
 	}
-	return out
+	results := make(map[digest.Digest][][]string, len(o.used))
+	for _, u := range o.used {
+		results[u.Vertex.Digest] = u.Results
+	}
+	one := func(ids []string) []ocispec.Descriptor {
+		for _, id := range ids {
+			if n, ok := position[id]; ok {
+				return layers[:n+1]
+			}
+		}
+		for _, id := range ids {
+			if known := o.job.solver.cfg.Worker.Cache.KnownLayers(id); known != nil {
+				return known
+			}
+		}
+		return nil
+	}
+	return func(vertex digest.Digest) [][]ocispec.Descriptor {
+		outputs := make([][]ocispec.Descriptor, len(results[vertex]))
+		for i, ids := range results[vertex] {
+			outputs[i] = one(ids)
+		}
+		return outputs
+	}
 }
 
 // attest adds what was asked for to what a result is exported with.

@@ -137,10 +137,9 @@ func TestRecordsOutliveAKilledDaemon(t *testing.T) {
 	require.Contains(t, d.MustBuildctl(t, "debug", "histories").Stdout, third)
 }
 
-func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
-	d := start(t, harness.DaemonOptions{})
-	ref, result := recorded(t, d, dockerfile(t, "FROM busybox", "RUN true"))
-	require.Zero(t, result.Code, result.Stderr)
+// recordedPredicate returns what the record of a build says of how its result was made.
+func recordedPredicate(t *testing.T, d *harness.Daemon, ref string) string {
+	t.Helper()
 	var event struct {
 		Record struct {
 			Result struct {
@@ -162,9 +161,17 @@ func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
 	require.Len(t, event.Record.Result.Attestations, 1)
 	att := event.Record.Result.Attestations[0]
 	require.Equal(t, "https://slsa.dev/provenance/v1", att.Annotations["in-toto.io/predicate-type"])
-	predicate := d.MustBuildctl(t, "debug", "get", att.Digest).Stdout
+	return d.MustBuildctl(t, "debug", "get", att.Digest).Stdout
+}
+
+func TestTheRecordOfABuildSaysHowItWasMade(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	ref, result := recorded(t, d, dockerfile(t, "FROM busybox", "RUN true"))
+	require.Zero(t, result.Code, result.Stderr)
+	predicate := recordedPredicate(t, d, ref)
 	require.Contains(t, predicate, `"pkg:docker/busybox@latest?platform=linux%2Famd64"`)
 	require.Contains(t, predicate, `"llbDefinition"`)
+	require.Contains(t, predicate, `"layers":{"step0:0":[[`, "those of the base are known though there is no image")
 	require.Contains(t, predicate, `"usageNanos"`)
 	require.Contains(t, predicate, `"sysUsage"`)
 	require.Contains(t, predicate, ref)

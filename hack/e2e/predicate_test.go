@@ -180,6 +180,17 @@ func normalised(t *testing.T, predicate []byte, hosts map[string]string) string 
 	return string(out) + "\n"
 }
 
+// requireGolden fails the test if a predicate is not the known one.
+func requireGolden(t *testing.T, file, predicate string) {
+	t.Helper()
+	golden := filepath.Join("testdata", "predicates", file+".json")
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
+		require.NoError(t, os.WriteFile(golden, []byte(predicate), 0o644))
+	}
+	require.Equal(t, read(t, golden), predicate)
+}
+
 type normaliser struct{ digests map[string]string }
 
 var hexDigest = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{40}`)
@@ -264,13 +275,7 @@ func TestPredicatesOfABuildWithAllSources(t *testing.T) {
 			s := build(attest)
 			requireShape(t, s.PredicateType, s.Predicate)
 			require.NotContains(t, string(s.Predicate), "sesame")
-			got := normalised(t, s.Predicate, hosts)
-			golden := filepath.Join("testdata", "predicates", file+".json")
-			if *update {
-				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			require.Equal(t, read(t, golden), got)
+			requireGolden(t, file, normalised(t, s.Predicate, hosts))
 		})
 	}
 	t.Run("again, without a cache", func(t *testing.T) {

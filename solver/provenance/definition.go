@@ -19,6 +19,9 @@ type buildConfig struct {
 	Steps []step `json:"llbDefinition,omitempty"`
 	// Digests tells which step a vertex is.
 	Digests map[digest.Digest]string `json:"digestMapping,omitempty"`
+
+	// vertices are those of Steps.
+	vertices []digest.Digest
 }
 
 type step struct {
@@ -44,8 +47,8 @@ func newBuildConfig(def *pb.Definition) (*buildConfig, error) {
 		root = digest.FromBytes(data)
 		ops[root] = op
 	}
-	c := &buildConfig{Digests: make(map[digest.Digest]string, len(ops))}
-	for _, dgst := range inputsFirst(root, ops) {
+	c := &buildConfig{Digests: make(map[digest.Digest]string, len(ops)), vertices: inputsFirst(root, ops)}
+	for _, dgst := range c.vertices {
 		op := ops[dgst]
 		s := step{ID: "step" + strconv.Itoa(len(c.Steps)), Op: shown(op)}
 		for _, in := range op.GetInputs() {

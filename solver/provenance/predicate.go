@@ -3,6 +3,7 @@ package provenance
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,12 +21,6 @@ const (
 	buildTypeV02 = "https://mobyproject.org/buildkit@v1"
 )
 
-// Edge is an output of a vertex.
-type Edge struct {
-	Vertex digest.Digest
-	Output int
-}
-
 // Build is a build that has made a part of a result.
 type Build struct {
 	// ID names this very build.
@@ -40,10 +35,10 @@ type Build struct {
 	Dockerfile string
 
 	Capture *Capture
-	// Definition is the graph of the part, Layers what its vertices are in the output; they are told
-	// in the longer mode only.
+	// Definition is the graph of the part. Layers returns what is known of the outputs of a vertex as layers,
+	// by the output's index, lowest first; it may be nil. Both are told in the longer mode only.
 	Definition *pb.Definition
-	Layers     map[Edge][]ocispec.Descriptor
+	Layers     func(vertex digest.Digest) [][]ocispec.Descriptor
 	// Usage is what vertices took that ran, System what the machine did meanwhile; they are told if
 	// that was asked for.
 	Usage  map[digest.Digest]*usage.Samples
@@ -120,16 +115,26 @@ func (b *Build) facts(opt Options) (*facts, error) {
 	return f, nil
 }
 
-// layers returns the layers by step and output.
+// maxLayers is how many descriptors of layers are told: a step is told with all that it stands on, so there
+// are many more of them than layers. They are about 20 MB.
+const maxLayers = 100_000
+
+// layers returns the layers by step and output. Those of the last steps are told if all are too many.
 func (b *Build) layers(config *buildConfig) map[string][][]ocispec.Descriptor {
-	if config == nil || len(b.Layers) == 0 {
+	if config == nil || b.Layers == nil {
 		return nil
 	}
 	out := map[string][][]ocispec.Descriptor{}
-	for e, layers := range b.Layers {
-		if id, ok := config.Digests[e.Vertex]; ok {
-			key := fmt.Sprintf("%s:%d", id, e.Output)
-			out[key] = append(out[key], layers)
+	told := 0
+	for i, vertex := range slices.Backward(config.vertices) {
+		for output, layers := range b.Layers(vertex) {
+			if len(layers) == 0 {
+				continue
+			}
+			if told += len(layers); told > maxLayers {
+				return out
+			}
+			out[fmt.Sprintf("%s:%d", config.Steps[i].ID, output)] = [][]ocispec.Descriptor{layers}
 		}
 	}
 	return out

@@ -111,7 +111,12 @@ func build(t *testing.T) *provenance.Build {
 		ID: "ref", Started: began, Finished: began.Add(time.Minute), Platform: amd64, Env: map[string]any{"site": "here"},
 		Dockerfile: "1.2.3",
 		Capture:    c, Definition: def,
-		Layers: map[provenance.Edge][]ocispec.Descriptor{{Vertex: digests[0]}: {{MediaType: "layer", Digest: digest.Digest("sha256:" + hash), Size: 3}}},
+		Layers: func(vertex digest.Digest) [][]ocispec.Descriptor {
+			if vertex != digests[0] {
+				return nil
+			}
+			return [][]ocispec.Descriptor{{{MediaType: "layer", Digest: digest.Digest("sha256:" + hash), Size: 3}}}
+		},
 	}
 }
 
@@ -178,10 +183,7 @@ func TestUsageIsToldIfThatIsAskedFor(t *testing.T) {
 	n := uint64(7)
 	for _, asked := range []bool{true, false} {
 		b := build(t)
-		var ran digest.Digest
-		for e := range b.Layers {
-			ran = e.Vertex
-		}
+		ran := digest.FromBytes(b.Definition.GetDef()[0])
 		b.Usage = map[digest.Digest]*usage.Samples{
 			ran:     {Samples: []*usage.Sample{{CPU: &usage.CPU{UsageNanos: &n}}}, System: &usage.SysCPU{Idle: 1}},
 			"other": {Samples: []*usage.Sample{{}}},
@@ -205,6 +207,48 @@ func TestUsageIsToldIfThatIsAskedFor(t *testing.T) {
 		}
 		require.Equal(t, 1, steps)
 		require.Equal(t, b.System, p.Run.Metadata.BuildKit.System)
+	}
+}
+
+func TestLayersAreToldByStepAndOutput(t *testing.T) {
+	def, digests := graph(t)
+	layers := func(n int) []ocispec.Descriptor { return make([]ocispec.Descriptor, n) }
+	for name, tc := range map[string]struct {
+		known map[digest.Digest][][]ocispec.Descriptor
+		want  map[string]int
+	}{
+		"several outputs": {
+			map[digest.Digest][][]ocispec.Descriptor{digests[0]: {layers(1)}, digests[1]: {nil}, digests[3]: {layers(2), nil, layers(3)}, "other": {layers(4)}},
+			map[string]int{"step0:0": 1, "step3:0": 2, "step3:2": 3},
+		},
+		"too many": {
+			map[digest.Digest][][]ocispec.Descriptor{digests[0]: {layers(1)}, digests[2]: {layers(60_000)}, digests[3]: {layers(60_000)}},
+			map[string]int{"step3:0": 60_000},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &provenance.Build{Platform: amd64, Capture: &provenance.Capture{}, Definition: def, Layers: func(vertex digest.Digest) [][]ocispec.Descriptor {
+				return tc.known[vertex]
+			}}
+			data, err := b.Predicate(provenance.Options{Max: true, Version: provenance.V1})
+			require.NoError(t, err)
+			var p struct {
+				Run struct {
+					Metadata struct {
+						BuildKit struct {
+							Layers map[string][][]ocispec.Descriptor `json:"layers"`
+						} `json:"buildkit_metadata"`
+					} `json:"metadata"`
+				} `json:"runDetails"`
+			}
+			require.NoError(t, json.Unmarshal(data, &p))
+			got := map[string]int{}
+			for step, forms := range p.Run.Metadata.BuildKit.Layers {
+				require.Len(t, forms, 1)
+				got[step] = len(forms[0])
+			}
+			require.Equal(t, tc.want, got)
+		})
 	}
 }
 
