@@ -2,6 +2,7 @@ package provenance
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (c *Capture) list() ([]material, error) {
 	for _, m := range c.materials {
 		switch m.Kind {
 		case source.MaterialImage:
-			if !m.Blob && isPinned(m.Name) && tagged[m.Layout][withoutDigest(m.Name)+platform(m)] {
+			if !m.Blob && isPinned(m.Name) && tagged[taggedKey(m)] {
 				continue
 			}
 			uri, err := imageURL(m)
@@ -68,16 +69,21 @@ func (c *Capture) list() ([]material, error) {
 	return all, nil
 }
 
-// tagged returns the images that were named by a tag alone, of registries and of layouts. Frontends
-// look them up, and then name them by tag and digest.
-func (c *Capture) tagged() map[bool]map[string]bool {
-	names := map[bool]map[string]bool{false: {}, true: {}}
+// tagged returns the images that were named by a tag alone. Frontends look them up, and then name them by tag
+// and digest.
+func (c *Capture) tagged() map[string]bool {
+	keys := map[string]bool{}
 	for _, m := range c.materials {
 		if m.Kind == source.MaterialImage && !m.Blob && !isPinned(m.Name) {
-			names[m.Layout][withoutDigest(m.Name)+platform(m)] = true
+			keys[taggedKey(m)] = true
 		}
 	}
-	return names
+	return keys
+}
+
+// taggedKey is the same for an image named by its tag, and by its tag and the digest that this stood for.
+func taggedKey(m source.Material) string {
+	return fmt.Sprintf("%t %s %s%s", m.Layout, withoutDigest(m.Name), m.Digest, platform(m))
 }
 
 func platform(m source.Material) string {

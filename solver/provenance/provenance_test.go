@@ -210,6 +210,50 @@ func TestUsageIsToldIfThatIsAskedFor(t *testing.T) {
 	}
 }
 
+// A tag may be moved between two steps of a Dockerfile that name it with and without a digest.
+func TestAnImageIsLeftOutOnlyIfItIsTheOneThatItsTagStoodFor(t *testing.T) {
+	c := &provenance.Capture{}
+	old := strings.Repeat("b", 64)
+	for _, m := range []source.Material{
+		source.ImageMaterial("docker.io/library/a:1", amd64, "sha256:"+hash, false),
+		source.ImageMaterial("docker.io/library/a:1@sha256:"+hash, amd64, "sha256:"+hash, false),
+		source.ImageMaterial("docker.io/library/a:1@sha256:"+old, amd64, "sha256:"+old, false),
+	} {
+		c.Source(m)
+	}
+	data, err := (&provenance.Build{Platform: amd64, Capture: c}).Predicate(provenance.Options{Version: provenance.V1})
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(data), `"sha256":"`+hash))
+	require.Equal(t, 1, strings.Count(string(data), `"sha256":"`+old))
+}
+
+func TestTheDigestOfAContextIsThatOfItsMaterial(t *testing.T) {
+	commit := strings.Repeat("c", 40)
+	for context, want := range map[string]string{
+		"https://h/r.git": "b", "https://h/r.git#:sub": "b", "https://h/r.git#main": "c", "https://h/r.git#main:sub/x": "c",
+		"https://user:hunter2@h/r.git#main": "", "https://h/r.git#other": "", "https://h/x.tar": "a", "https://h/": "",
+	} {
+		c := &provenance.Capture{Request: provenance.Request{Options: map[string]string{"context": context}}}
+		for _, m := range []source.Material{
+			{Kind: source.MaterialGit, Name: "https://h/r.git", Digest: strings.Repeat("b", 40)},
+			{Kind: source.MaterialGit, Name: "https://h/r.git#main", Digest: commit},
+			{Kind: source.MaterialHTTP, Name: "https://h/x.tar", Digest: "sha256:" + hash},
+		} {
+			c.Source(m)
+		}
+		data, err := (&provenance.Build{Platform: amd64, Capture: c}).Predicate(provenance.Options{Version: provenance.V02})
+		require.NoError(t, err)
+		var p slsa02.ProvenancePredicate
+		require.NoError(t, json.Unmarshal(data, &p))
+		require.Equal(t, strings.Replace(context, "user:hunter2", "xxxxx", 1), p.Invocation.ConfigSource.URI)
+		got := ""
+		for _, hex := range p.Invocation.ConfigSource.Digest {
+			got = hex[:1]
+		}
+		require.Equal(t, want, got, context)
+	}
+}
+
 func TestLayersAreToldByStepAndOutput(t *testing.T) {
 	def, digests := graph(t)
 	layers := func(n int) []ocispec.Descriptor { return make([]ocispec.Descriptor, n) }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/openbuildkit/buildkit/api/giturl"
+	"github.com/openbuildkit/buildkit/api/redact"
 )
 
 // configSource is where a build's description is: a remote context, and the file in it.
@@ -86,7 +86,7 @@ func tell(r *Request, materials []material, most bool) told {
 			t.whole = false
 			continue
 		}
-		args[k] = giturl.Redact(v)
+		args[k] = redact.Option(k, v)
 	}
 	context := "context"
 	if key := args["contextkey"]; key != "" {
@@ -94,9 +94,10 @@ func tell(r *Request, materials []material, most bool) told {
 	}
 	if uri := args[context]; uri != "" {
 		t.source.URI = uri
+		name := withoutFolder(uri)
 		for _, m := range materials {
-			if m.URI == uri || strings.HasPrefix(uri, m.URI+":") && strings.Contains(m.URI, "#") {
-				t.source.URI, t.source.Digest = m.URI, m.Digest
+			if m.URI == uri || m.URI == name {
+				t.source.Digest = m.Digest
 			}
 		}
 		delete(args, context)
@@ -127,6 +128,17 @@ func tell(r *Request, materials []material, most bool) told {
 		t.params.Root = t.nested(r.Root, materials, most)
 	}
 	return t
+}
+
+// withoutFolder returns the url of a repository, with a branch, a tag or a commit behind a hash and a folder
+// behind that, without the folder: materials have none.
+func withoutFolder(uri string) string {
+	remote, fragment, _ := strings.Cut(uri, "#")
+	ref, _, _ := strings.Cut(fragment, ":")
+	if ref == "" {
+		return remote
+	}
+	return remote + "#" + ref
 }
 
 // nested returns a request within another.
