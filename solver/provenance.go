@@ -105,8 +105,7 @@ func (j *job) origin(refs map[string]*reference, part exporter.Part) *origin {
 		}
 	}
 	var resolved []source.Material
-	// What a client that runs its own frontend does besides is not told.
-	for a := from; a != nil && a.parent != nil; a = a.parent {
+	for _, a := range from.sources(j.madeBy) {
 		loaded, looked := a.found()
 		for _, e := range loaded {
 			if !others[e] {

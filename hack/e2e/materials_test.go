@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/api/status"
 	bkclient "github.com/openbuildkit/buildkit/client"
+	"github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
 	"github.com/openbuildkit/buildkit/session/filesync"
@@ -78,6 +80,65 @@ func TestPredicatesOfABuildWithinABuild(t *testing.T) {
 		})
 	}
 	d.RequireIdle(t)
+}
+
+// What the input of a frontend was made of is part of what the result was made of: the image that was looked
+// up for it, and the folder that its Dockerfile came from.
+func TestWhatInputsWereMadeOfIsTold(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	c := connectTo(t, d)
+	repo, _ := repository(t, map[string]string{"Dockerfile": "FROM base\nRUN true\n"}, nil)
+	locals := fsOf(t, dockerfile(t, "FROM busybox", "ARG LEVEL", "RUN true"))
+	name := registry.Host + "/out/input:1"
+	build := func(attrs map[string]string) error {
+		attrs["build-arg:TOP"] = "1"
+		_, err := c.Build(t.Context(), bkclient.SolveOpt{
+			LocalMounts: locals, FrontendAttrs: attrs,
+			Exports: []bkclient.Export{{Type: "image", Attrs: map[string]string{"name": name, "push": "true"}}},
+		}, "e2e", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+			res, err := g.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: map[string]string{"build-arg:LEVEL": "2"}})
+			if err != nil {
+				return nil, err
+			}
+			base, err := res.SingleRef()
+			if err != nil {
+				return nil, err
+			}
+			return g.Solve(ctx, gateway.SolveRequest{
+				Frontend: "dockerfile.v0", FrontendOpt: map[string]string{"context": repo + "#main", "context:base": "input:base"},
+				FrontendInputs: map[string]*pb.Definition{"base": base.Definition()},
+			})
+		})
+		return err
+	}
+	told := func(attest string) shapeV1 {
+		t.Helper()
+		require.NoError(t, build(map[string]string{"attest:provenance": attest}))
+		_, all := attested(t, pulledIndex(t, name), "linux/amd64")
+		require.Len(t, all, 1)
+		requireShape(t, all[0].PredicateType, all[0].Predicate)
+		var p shapeV1
+		require.NoError(t, json.Unmarshal(all[0].Predicate, &p))
+		return p
+	}
+	most := told("mode=max")
+	require.False(t, most.Run.Metadata.Complete.Dependencies)
+	require.True(t, most.Run.Metadata.Complete.Request)
+	require.Equal(t, []struct{ Name string }{{"context"}, {"dockerfile"}}, most.Definition.External.Request.Locals)
+	require.Len(t, most.Definition.Materials, 2)
+	require.Equal(t, "pkg:docker/busybox@latest?platform=linux%2Famd64", most.Definition.Materials[0].URI, "by its tag")
+	require.Equal(t, repo+"#main", most.Definition.Materials[1].URI)
+	require.Equal(t, map[string]string{"build-arg:LEVEL": "2"}, most.Definition.External.Request.Inputs["base"].Request.Args)
+	require.Equal(t, map[string]string{"build-arg:TOP": "1"}, most.Definition.External.Request.Root.Request.Args)
+	require.Equal(t, most.Definition.Materials[1].Digest, most.Definition.External.ConfigSource.Digest)
+
+	least := told("mode=min")
+	require.False(t, least.Run.Metadata.Complete.Request, "arguments of inputs and of the client are left out too")
+	require.Empty(t, least.Definition.External.Request.Inputs["base"].Request.Args)
+	require.Empty(t, least.Definition.External.Request.Root.Request.Args)
+	require.Equal(t, most.Definition.Materials, least.Definition.Materials)
+
+	require.ErrorContains(t, build(map[string]string{"attest:provenance": "complete-materials=true"}), "incomplete: local_source context, local_source dockerfile")
 }
 
 // layersTold returns the layers of steps in a predicate of version 1, as digests by step and output.
