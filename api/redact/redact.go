@@ -7,7 +7,10 @@
 package redact
 
 import (
+	"encoding/base64"
+	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -105,16 +108,35 @@ func Message[M proto.Message](m M) M {
 	return m
 }
 
-// Map returns a map with keys and values without credentials.
+// Map returns a map with keys and values without credentials, not even in what of them is base64:
+// answers of frontends hold files in JSON.
 func Map(m map[string]string) map[string]string {
 	if m == nil {
 		return nil
 	}
 	out := make(map[string]string, len(m))
 	for k, v := range m {
-		out[giturl.Redact(k)] = Option(k, v)
+		out[giturl.Redact(k)] = encoded.ReplaceAllStringFunc(Option(k, v), redactEncoded)
 	}
 	return out
+}
+
+// encoded is what may be base64 of a url with credentials and what is around it.
+var encoded = regexp.MustCompile(`[A-Za-z0-9+/]{12,}={0,2}`)
+
+func redactEncoded(text string) string {
+	plain, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return text
+	}
+	clean := giturl.Redact(string(plain))
+	switch {
+	case clean == string(plain):
+		return text
+	case !utf8.ValidString(clean):
+		clean = hidden // whatever it is, it would not be that without a part of it
+	}
+	return base64.StdEncoding.EncodeToString([]byte(clean))
 }
 
 func texts(m map[string]string) {

@@ -1,6 +1,7 @@
 package redact_test
 
 import (
+	"encoding/base64"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,4 +86,19 @@ func TestOptionsHaveNoCredentials(t *testing.T) {
 		require.Equal(t, value, redact.Option(key, value), key)
 	}
 	require.Nil(t, redact.Map(nil))
+}
+
+func TestAnswersHaveNoCredentialsInTheirFiles(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	file, plain := "ARG URL="+secret+"\nADD ${URL} /x\n", encode([]byte("nothing to hide in here"))
+	got := redact.Map(map[string]string{
+		"result.json": `{"sources":["` + encode([]byte(file)) + `","` + plain + `"],"value":"` + secret + `"}`,
+		"binary":      encode([]byte("\xff\xfe" + secret)),
+		"token":       "AAAABBBBCCCCDDDD",
+	})
+	require.Equal(t, map[string]string{
+		"result.json": `{"sources":["` + encode([]byte("ARG URL="+shown+"\nADD ${URL} /x\n")) + `","` + plain + `"],"value":"` + shown + `"}`,
+		"binary":      encode([]byte("xxxxx")),
+		"token":       "AAAABBBBCCCCDDDD",
+	}, got)
 }

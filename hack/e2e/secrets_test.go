@@ -464,10 +464,11 @@ func TestSecretsAreNowhere(t *testing.T) {
 		}
 	})
 	t.Run("of subrequests", func(t *testing.T) {
-		dir := dockerfile(t, "ARG URL=http://x/", "FROM busybox", "ARG URL", "ADD ${URL} /x", "RUN --mount=type=secret,id=s true")
+		dir := dockerfile(t, "ARG URL=http://x/", "FROM busybox", "ARG URL", "COPY --from=named / /y", "ADD ${URL} /x", "RUN --mount=type=secret,id=s true")
 		for _, request := range []string{"outline", "targets", "lint", "convertllb"} {
 			// What a client asks for it is told in full.
-			ref, r := recorded(t, p.Daemon, dir, "--opt=requestid=frontend."+request, "--opt=build-arg:URL="+nowhere("subrequest-"+request))
+			ref, r := recorded(t, p.Daemon, dir, "--opt=requestid=frontend."+request, "--opt=build-arg:URL="+nowhere("subrequest-"+request),
+				"--opt=context:named="+p.url("context-of-"+request, "r.git"))
 			require.Zero(t, r.Code, r.Stderr)
 			p.refs = append(p.refs, ref)
 		}

@@ -2,6 +2,7 @@ package history_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -376,9 +377,15 @@ func TestCredentialsAreNotRecorded(t *testing.T) {
 		Exporters: []*controlpb.Exporter{{Type: "image", Attrs: map[string]string{"name": "a", "token": mark}}},
 	})
 	told.Close()
-	b.End(history.Outcome{Feed: told, Response: map[string]string{"source": "ssh://git:" + mark + "@example.org/x"}})
+	encode := base64.StdEncoding.EncodeToString
+	file := "FROM busybox\nADD https://" + mark + "@example.org/a /\n"
+	b.End(history.Outcome{Feed: told, Response: map[string]string{
+		"source": "ssh://git:" + mark + "@example.org/x", "result.json": `{"sources":["` + encode([]byte(file)) + `"]}`,
+	}})
 	rec := list(t, s, nil)[0].GetRecord()
 	require.NotContains(t, rec.String(), mark)
+	shown := strings.ReplaceAll(file, mark, "xxxxx")
+	require.Equal(t, `{"sources":["`+encode([]byte(shown))+`"]}`, rec.GetExporterResponse()["result.json"])
 	require.Equal(t, "stays", rec.GetFrontendAttrs()["plain"])
 	require.Contains(t, rec.GetFrontendAttrs()["cache-imports"], `"scope":"x"`)
 	require.Equal(t, "a", rec.GetExporters()[0].GetAttrs()["name"])
