@@ -1,6 +1,9 @@
 package key_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -149,4 +152,42 @@ func TestAStoreThatIsInUseIsLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
 	require.Equal(t, []key.ID{id}, s.Find(op("x"), [][]key.Alt{alts(root("a"))}))
+}
+
+func TestAllKeysAreWalkedOver(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keys.db"))
+	const many = 3000 // more than are read at once
+	want := map[key.ID]int{}
+	for i := range many {
+		from := root(fmt.Sprint(i))
+		id := s.Save(op("x"), [][]key.Alt{alts(from)})
+		s.AddResult(id, key.Result{ID: fmt.Sprint("r", i), CreatedAt: time.Unix(1, 0).UTC()})
+		want[from], want[id] = 0, 1
+	}
+	alone := root("alone")
+	s.AddResult(alone, key.Result{ID: "of a source", CreatedAt: time.Unix(2, 0).UTC()})
+	want[alone] = 1
+	got := map[key.ID]int{}
+	require.NoError(t, s.Walk(t.Context(), func(e key.Entry) error {
+		require.NotContains(t, got, e.ID)
+		got[e.ID] = len(e.Results)
+		return nil
+	}))
+	require.Equal(t, want, got)
+
+	id := s.Owners("r7")[0]
+	e, ok := s.Entry(id)
+	require.True(t, ok)
+	require.Equal(t, []key.Link{{Input: 0, Alt: key.Alt{Key: root("7")}}}, e.Parts.Links)
+	parsed, err := key.ParseID(id.String())
+	require.NoError(t, err)
+	require.Equal(t, id, parsed)
+	_, err = key.ParseID("abc")
+	require.EqualError(t, err, `"abc" is no key: 32 hexadecimal digits are one`)
+
+	enough := errors.New("enough")
+	require.ErrorIs(t, s.Walk(t.Context(), func(key.Entry) error { return enough }), enough)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, s.Walk(ctx, func(key.Entry) error { return nil }), context.Canceled)
 }

@@ -36,9 +36,9 @@ type Server struct {
 	Health *health.Server
 }
 
-// NewServer returns the server of c. It serves nothing yet.
-func NewServer(c *Controller) *Server {
-	s := grpc.NewServer(
+// NewServer returns the server of c, with more options. It serves nothing yet.
+func NewServer(c *Controller, more ...grpc.ServerOption) *Server {
+	s := grpc.NewServer(append([]grpc.ServerOption{
 		session.ServerCodec(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
@@ -47,7 +47,7 @@ func NewServer(c *Controller) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(status.UnaryServer, status.RecoverUnary),
 		grpc.ChainStreamInterceptor(status.StreamServer, status.RecoverStream),
-	)
+	}, more...)...)
 	h := health.NewServer()
 	controlpb.RegisterControlServer(s, c)
 	gatewaypb.RegisterLLBBridgeServer(s, c.cfg.Builds)

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/containerd/log"
+	"google.golang.org/grpc"
 
 	workerspb "github.com/openbuildkit/buildkit/api/workers"
 	"github.com/openbuildkit/buildkit/cache/blob/registry"
@@ -58,6 +59,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 	if err != nil {
 		return err
 	}
+	d.keys = keys
 	d.onClose(keys.Close)
 	// A key without its tree is a miss: it need not be kept.
 	w.Cache.SetOnDrop(keys.DropResults)
@@ -92,6 +94,10 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		Package: version.Package, Version: version.Version, Revision: version.Revision,
 		DockerfileVersion: dockerfileVersion(cfg.Frontends),
 	}
+	var options []grpc.ServerOption
+	if cfg.GRPC.DebugAddress != "" {
+		options = requestTraces()
+	}
 	d.server = control.NewServer(control.New(control.Config{
 		Solver:   measuring{Solver: collecting{Solver: s, collector: collector}, durations: d.durations},
 		Builds:   gateway.NewBuilds(),
@@ -103,7 +109,7 @@ func (d *daemon) assemble(ctx context.Context, cfg *config.Config, st *state) er
 		},
 		Traces:  t,
 		Version: v,
-	}))
+	}), options...)
 	spare.keep()
 	// What is left to be written is written when the stores are closed.
 	d.onClose(func() error { spare.release(); return nil })

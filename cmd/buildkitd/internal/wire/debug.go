@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/openbuildkit/buildkit/solver/key"
 )
 
 // listenDebug opens the address of the debug server: tcp, unless it says unix://.
@@ -22,8 +24,16 @@ func listenDebug(addr string) (net.Listener, error) {
 	return net.Listen("tcp", strings.TrimPrefix(addr, "tcp://"))
 }
 
-// newDebugServer serves profiles, variables and metrics of the process, and collects its garbage.
-func newDebugServer(busy func() int, durations prometheus.Collector) *http.Server {
+// debugParts are what the debug server shows of a daemon.
+type debugParts struct {
+	busy      func() int
+	durations prometheus.Collector
+	keys      *key.Store
+}
+
+// newDebugServer serves profiles, variables and metrics of the process, what it is at and what it
+// knows, and collects its garbage.
+func newDebugServer(parts debugParts) *http.Server {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(
 		collectors.NewGoCollector(),
@@ -31,8 +41,8 @@ func newDebugServer(busy func() int, durations prometheus.Collector) *http.Serve
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "buildkit_builds_running",
 			Help: "Builds that are running.",
-		}, func() float64 { return float64(busy()) }),
-		durations,
+		}, func() float64 { return float64(parts.busy()) }),
+		parts.durations,
 	)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -42,6 +52,9 @@ func newDebugServer(busy func() int, durations prometheus.Collector) *http.Serve
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.Handle("/debug/vars", expvar.Handler())
 	mux.HandleFunc("/debug/gc", func(http.ResponseWriter, *http.Request) { runtimedebug.FreeOSMemory() })
+	mux.HandleFunc("/debug/requests", showRequests)
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	(&keysHandler{parts.keys}).register(mux)
+	(&flight{period: defaultPeriod}).register(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/control"
+	"github.com/openbuildkit/buildkit/solver/key"
 )
 
 // Options are what a daemon is told besides its configuration.
@@ -82,6 +83,7 @@ type daemon struct {
 	server *control.Server
 	// durations are those of builds.
 	durations *prometheus.HistogramVec
+	keys      *key.Store
 	// background are the parts that run beside the solver until the daemon stops.
 	background []func(ctx context.Context) error
 	closers    []func() error
@@ -108,7 +110,7 @@ func (d *daemon) serve(ctx context.Context, open listeners, debug net.Listener, 
 		group.Go(func() error { return run(running) })
 	}
 	if debug != nil {
-		serveDebug(running, group, debug, newDebugServer(d.solver.Busy, d.durations))
+		serveDebug(running, group, debug, newDebugServer(debugParts{busy: d.solver.Busy, durations: d.durations, keys: d.keys}))
 	}
 	for _, lis := range open {
 		group.Go(func() error {
