@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -104,11 +106,15 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 		defer log.flush()
 		cmd.Stderr = io.MultiWriter(&said, log)
 	}
-	// git dies with the daemon: two that write to one repository would spoil it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// git dies with the daemon: two that write to one repository would spoil it. It is the first process
+	// of a namespace of processes, so that what it has begun dies with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
 	var kill *time.Timer
 	cmd.Cancel = func() error {
 		group := -cmd.Process.Pid
+		if !catches(cmd.Process.Pid, unix.SIGTERM) {
+			return unix.Kill(group, unix.SIGKILL) // the kernel keeps from a first process what it does not expect
+		}
 		kill = time.AfterFunc(grace, func() { _ = unix.Kill(group, unix.SIGKILL) })
 		return unix.Kill(group, unix.SIGTERM)
 	}
@@ -139,6 +145,19 @@ func (c command) run(ctx context.Context, opt runOpt, verb string, args ...strin
 		return nil, &CommandError{Verb: verb, Err: errors.New("too much output")}
 	}
 	return out.Bytes(), nil
+}
+
+// catches tells whether a process does something about a signal: git does if there is something to
+// tidy up (proc_pid_status(5)).
+func catches(pid int, sig unix.Signal) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(status), "\nSigCgt:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	mask, err := strconv.ParseUint(line, 16, 64)
+	return err == nil && mask>>(sig-1)&1 == 1
 }
 
 // umask makes files readable for everybody and writable for their owner.
