@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/openbuildkit/buildkit/cache/blob"
+	"github.com/openbuildkit/buildkit/session"
 )
 
 // flight is work that several callers wait for. It goes on as long as one of them does, with what
@@ -52,12 +53,27 @@ func (m *Manager) shareNoting(ctx context.Context, key string, acc Access, joine
 		}
 		select {
 		case <-f.done:
+			if !began && acc.uninvolved(f.err) {
+				continue // who joined late may do better than those who were asked
+			}
 			return f.err
 		case <-ctx.Done():
 			f.leave(&acc)
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// uninvolved tells whether an error is only of sessions that are others': it is nothing to this
+// request then, whose clients were not asked.
+func (acc Access) uninvolved(err error) bool {
+	faults := session.Faults(err)
+	if len(faults) == 0 || acc.Sessions == nil {
+		return false
+	}
+	return slices.ContainsFunc(acc.Sessions.SessionIDs(), func(id string) bool {
+		return !slices.ContainsFunc(faults, func(f *session.Fault) bool { return f.ID == id })
+	})
 }
 
 // join adds a waiter to the work of that key, which begins if it is not under way.

@@ -151,7 +151,7 @@ func (m *Manager) prove(ctx context.Context, desc ocispec.Descriptor, acc Access
 	}
 	var errs []error
 	for _, src := range sources {
-		err := m.compare(ctx, desc, src)
+		err := m.compareAny(ctx, desc, src)
 		if err == nil {
 			return m.held(ctx, info, src)
 		}
@@ -179,6 +179,23 @@ func (m *Manager) held(ctx context.Context, info content.Info, src blob.Source) 
 
 // errDiffers says that a source does not have what is here.
 var errDiffers = errors.New("the source sends other bytes than it should")
+
+// compareAny is compare with all that a source may read from, until one has what is here.
+func (m *Manager) compareAny(ctx context.Context, desc ocispec.Descriptor, src blob.Source) error {
+	for {
+		err := m.compare(ctx, desc, src)
+		if !errors.Is(err, errDiffers) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if other, ok := src.(blob.Fallback); ok && other.Fallback(ctx, desc.Digest) {
+			continue
+		}
+		if b, ok := src.(blob.Blamer); ok {
+			err = b.Blame(desc.Digest, err)
+		}
+		return err
+	}
+}
 
 // compare compares pieces of a blob that is here with what a source has.
 func (m *Manager) compare(ctx context.Context, desc ocispec.Descriptor, src blob.Source) error {

@@ -29,7 +29,7 @@ func (c *Caller) SharedKey() string { return c.sharedKey }
 func (c *Caller) Supports(method string) bool { return c.methods[strings.ToLower(method)] }
 
 // Conn makes calls to the client. Every call ends at once when the session does, with an error
-// that matches ErrLost.
+// that matches ErrLost. What the client answers with is a *Fault of the session.
 func (c *Caller) Conn() grpc.ClientConnInterface { return c.conn }
 
 // Done is closed when the session has ended.
@@ -40,6 +40,7 @@ func (c *Caller) Err() error { return context.Cause(c.life) }
 
 // callerConn ties calls to the life of a session.
 type callerConn struct {
+	id   string
 	cc   grpc.ClientConnInterface
 	life context.Context //nolint:containedctx // the session's, which calls are bound to
 }
@@ -52,9 +53,9 @@ func (c *callerConn) bind(ctx context.Context) (context.Context, func()) {
 }
 
 func (c *callerConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	ctx, free := c.bind(ctx)
+	bound, free := c.bind(ctx)
 	defer free()
-	return explain(c.life, notUnderstood(method, c.cc.Invoke(ctx, method, args, reply, opts...)))
+	return c.judge(ctx, notUnderstood(method, c.cc.Invoke(bound, method, args, reply, opts...)))
 }
 
 func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -62,23 +63,36 @@ func (c *callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, metho
 	stream, err := c.cc.NewStream(bound, desc, method, opts...)
 	if err != nil {
 		free()
-		return nil, explain(c.life, err)
+		return nil, c.judge(ctx, err)
 	}
 	context.AfterFunc(bound, free)
-	return &callerStream{ClientStream: stream, method: method, life: c.life, free: free, single: !desc.ServerStreams}, nil
+	return &callerStream{
+		ClientStream: stream, method: method, free: free, single: !desc.ServerStreams,
+		judge: func(err error) error { return c.judge(ctx, err) },
+	}, nil
+}
+
+// judge says whose fault the error of a call is that was made with ctx: the session's, unless the
+// caller has given it up.
+func (c *callerConn) judge(ctx context.Context, err error) error {
+	err = explain(c.life, err)
+	if ctx.Err() != nil {
+		return err
+	}
+	return blame(c.id, err)
 }
 
 // callerStream frees its context when the stream has ended.
 type callerStream struct {
 	grpc.ClientStream
 	method string
-	life   context.Context //nolint:containedctx // the session's, which explains errors
+	judge  func(error) error
 	free   func()
 	single bool // there is one response
 }
 
 func (s *callerStream) SendMsg(m any) error {
-	return explain(s.life, s.ClientStream.SendMsg(m))
+	return s.judge(s.ClientStream.SendMsg(m))
 }
 
 func (s *callerStream) RecvMsg(m any) error {
@@ -86,5 +100,5 @@ func (s *callerStream) RecvMsg(m any) error {
 	if err != nil || s.single {
 		s.free()
 	}
-	return explain(s.life, notUnderstood(s.method, err))
+	return s.judge(notUnderstood(s.method, err))
 }

@@ -63,7 +63,7 @@ func (m *Manager) HandleConn(ctx context.Context, conn net.Conn, headers map[str
 	defer func() { go cc.Close() }()
 	c := &Caller{
 		id: h.id, name: h.name, sharedKey: h.sharedKey, methods: h.methods,
-		conn: &callerConn{cc: cc, life: life},
+		conn: &callerConn{id: h.id, cc: cc, life: life},
 	}
 	c.life = c.conn.life
 	if err := m.add(c); err != nil {

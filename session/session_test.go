@@ -227,7 +227,8 @@ func TestAny(t *testing.T) {
 		"without the service it is passed":       {session.IDs{lacking.ID(), good.ID()}, "good", ""},
 		"NotFound is passed":                     {session.IDs{without.ID(), good.ID()}, "good", ""},
 		"one that is gone is tried last":         {session.IDs{"gone", good.ID()}, "good", ""},
-		"other errors end it":                    {session.IDs{broken.ID(), good.ID()}, "", "broken"},
+		"other errors are passed, too":           {session.IDs{broken.ID(), good.ID()}, "good", ""},
+		"and told if nobody has it":              {session.IDs{broken.ID(), without.ID()}, "", "broken"},
 		"the answer of a client is what is told": {session.IDs{without.ID(), without.ID()}, "", "no such secret"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,9 +24,16 @@ const progressInterval = 150 * time.Millisecond
 // Fallback is a Source with more than one place to read from.
 type Fallback interface {
 	Source
-	// Fallback is told that the bytes that were read last were not those of the digest. It returns
-	// true if Open will now read from elsewhere.
+	// Fallback is told that the bytes that were read last were not those of the digest, or not all. It
+	// returns true if Open will now read from elsewhere.
 	Fallback(ctx context.Context, dgst digest.Digest) bool
+}
+
+// Blamer is a Fallback that knows whose bytes it has read.
+type Blamer interface {
+	// Blame returns the error of wrong bytes, all places having been tried, as that of whom they are
+	// of.
+	Blame(dgst digest.Digest, err error) error
 }
 
 // ErrWrong says that bytes are not those of the digest.
@@ -38,23 +45,34 @@ var ErrWrong = errors.New("bytes do not match the digest")
 func Transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source) (whole bool, err error) {
 	p := startProgress(src.Scope(), desc)
 	defer func() { p.end(err) }()
-	for {
-		whole, err = transfer(ctx, store, desc, src, p)
-		if err == nil || !errors.Is(err, ErrWrong) {
-			return whole, err
-		}
-		other, ok := src.(Fallback)
-		if !ok || !other.Fallback(ctx, desc.Digest) {
+	for anew := false; ; {
+		var resumed bool
+		resumed, err = transfer(ctx, store, desc, src, p)
+		switch {
+		case err == nil:
+			return !resumed, nil
+		case !errors.Is(err, ErrWrong) && !errors.Is(err, io.ErrUnexpectedEOF):
 			return false, err
+		case resumed && !anew && errors.Is(err, ErrWrong):
+			anew = true
+			continue // what was there may have been wrong; it is gone now
 		}
+		if other, ok := src.(Fallback); ok && other.Fallback(ctx, desc.Digest) {
+			continue
+		}
+		if b, ok := src.(Blamer); ok {
+			err = b.Blame(desc.Digest, err)
+		}
+		return false, err
 	}
 }
 
-func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source, p *progress) (whole bool, err error) {
+// transfer copies what is missing. It tells whether something was there.
+func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor, src Source, p *progress) (resumed bool, err error) {
 	ref := TransferPrefix + desc.Digest.String()
 	w, err := content.OpenWriter(ctx, store, content.WithRef(ref), content.WithDescriptor(desc))
 	if errdefs.IsAlreadyExists(err) {
-		return false, nil
+		return true, nil
 	}
 	if err != nil {
 		return false, err
@@ -70,24 +88,24 @@ func transfer(ctx context.Context, store content.Store, desc ocispec.Descriptor,
 		}
 		st.Offset = 0
 	}
+	resumed = st.Offset > 0
 	p.current = st.Offset
 	if st.Offset < desc.Size || desc.Size <= 0 {
 		if err := copyFrom(ctx, w, desc, src, st.Offset, p); err != nil {
 			if errors.Is(err, ErrWrong) {
 				err = discard(ctx, store, w, ref, err)
 			}
-			return false, err
+			return resumed, err
 		}
 	}
-	whole = st.Offset == 0
-	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(labelsOf(src.Repository(), whole)))
+	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(labelsOf(src.Repository(), !resumed)))
 	if err == nil || errdefs.IsAlreadyExists(err) {
-		return whole, nil
+		return resumed, nil
 	}
 	if errdefs.IsFailedPrecondition(err) {
 		err = discard(ctx, store, w, ref, fmt.Errorf("%w: %w", ErrWrong, err))
 	}
-	return false, err
+	return resumed, err
 }
 
 // labelsOf returns the labels of a blob that came from a repository.

@@ -346,7 +346,7 @@ func TestOddAnswersOfClientsHurtNobody(t *testing.T) {
 			}
 			err := eg.Wait()
 			if garbage != nil {
-				// Builds at the same time share the step, and its error.
+				// Builds at the same time share the step: another client would answer in its place.
 				err = errors.Join(err, try("garbage", garbage))
 			}
 			require.NoError(t, err)

@@ -60,28 +60,68 @@ func (p *Provider) GetSecret(ctx context.Context, req *secretspb.GetSecretReques
 	return &secretspb.GetSecretResponse{Data: data}, nil
 }
 
-// Get returns a secret from the first session of the group that has it. If none does the error is
-// a *NotFoundError.
-func Get(ctx context.Context, m *session.Manager, g session.Group, id string) ([]byte, error) {
-	var data []byte
-	err := m.Any(ctx, g, func(ctx context.Context, c *session.Caller) error {
-		resp, err := secretspb.NewSecretsClient(c.Conn()).GetSecret(ctx, &secretspb.GetSecretRequest{ID: id})
-		if code := status.Code(err); code == codes.NotFound || code == codes.Unimplemented {
-			return &NotFoundError{ID: id}
-		}
-		if err != nil && !strings.HasPrefix(err.Error(), "secret ") {
-			err = fmt.Errorf("secret %s: %w", id, err)
-		}
+// Secret is a secret of a session.
+type Secret struct {
+	Data []byte
+	// Session is the id of the session that had it.
+	Session string
+}
+
+// Get returns a secret from the first session of the group that has it. If none does, the error has
+// what each answered, see session.Faults; that of one that has not got it is a *NotFoundError.
+func Get(ctx context.Context, m *session.Manager, g session.Group, id string) (Secret, error) {
+	var found Secret
+	err := m.Ask(ctx, g, func(ctx context.Context, c *session.Caller) error {
+		data, err := ask(ctx, c, id)
 		if err != nil {
 			return err
 		}
-		data = resp.GetData()
+		found = Secret{Data: data, Session: c.ID()}
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	return found, err
+}
+
+// ask asks one client.
+func ask(ctx context.Context, c *session.Caller, id string) ([]byte, error) {
+	resp, err := secretspb.NewSecretsClient(c.Conn()).GetSecret(ctx, &secretspb.GetSecretRequest{ID: id})
+	if code := status.Code(err); code == codes.NotFound || code == codes.Unimplemented {
+		return nil, &NotFoundError{ID: id}
 	}
-	return data, nil
+	if err == nil && len(resp.GetData()) > MaxSize {
+		err = c.Blame(tooBig(id))
+	}
+	if err != nil && !strings.HasPrefix(err.Error(), "secret ") {
+		err = fmt.Errorf("secret %s: %w", id, err)
+	}
+	return resp.GetData(), err
+}
+
+// Optional is Get of a secret that may be missing: empty then. asked are the sessions to blame if what
+// it is for fails: the one that had it, or those that have not.
+func Optional(ctx context.Context, m *session.Manager, g session.Group, id string) (value string, asked []string, err error) {
+	s, err := Get(ctx, m, g, id)
+	switch {
+	case err == nil:
+		return string(s.Data), []string{s.Session}, nil
+	case Missing(err) == nil:
+		for _, f := range session.Faults(err) {
+			asked = append(asked, f.ID)
+		}
+		return "", asked, nil
+	case errors.Is(err, session.ErrNoSession) && len(session.Faults(err)) == 0:
+		return "", nil, nil
+	}
+	return "", nil, Missing(err)
+}
+
+// Missing returns what remains of an error of Get for who can do without the secret: nil if nobody
+// has it.
+func Missing(err error) error {
+	return session.Except(err, func(err error) bool {
+		var none *NotFoundError
+		return errors.As(err, &none)
+	})
 }
 
 func tooBig(id string) error {

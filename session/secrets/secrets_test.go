@@ -34,7 +34,8 @@ func TestSecretsOfFilesAndEnvironment(t *testing.T) {
 	for id, want := range map[string]string{"a": "from file", "b": "from env", "bare": "from bare file", "bare-env": "from bare env", "empty": ""} {
 		got, err := secrets.Get(t.Context(), m, g, id)
 		require.NoError(t, err)
-		require.Equal(t, want, string(got), id)
+		require.Equal(t, want, string(got.Data), id)
+		require.Equal(t, c.ID(), got.Session)
 	}
 	require.NoError(t, os.WriteFile("file", make([]byte, 512001), 0o600))
 	_, err = secrets.Get(t.Context(), m, g, "a")
@@ -67,7 +68,7 @@ func TestASecretNobodyHas(t *testing.T) {
 	without := sessiontest.Join(t, m, nil)
 	got, err := secrets.Get(t.Context(), m, session.IDs{without.ID(), with.ID()}, "a")
 	require.NoError(t, err)
-	require.Equal(t, "1", string(got))
+	require.Equal(t, secrets.Secret{Data: []byte("1"), Session: with.ID()}, got)
 	for _, g := range []session.IDs{{with.ID()}, {without.ID()}, {with.ID(), without.ID()}} {
 		_, err = secrets.Get(context.Background(), m, g, "b")
 		require.EqualError(t, err, "secret b: not found")

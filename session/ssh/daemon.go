@@ -25,11 +25,26 @@ func CheckAgent(ctx context.Context, c *session.Caller, id string) error {
 		return agentError(fmt.Sprintf("no SSH key %q forwarded from the client", id))
 	}
 	_, err := sshpb.NewSSHClient(c.Conn()).CheckAgent(ctx, &sshpb.CheckAgentRequest{ID: id})
-	if code := status.Code(err); err != nil && code != codes.NotFound && code != codes.Unknown {
+	if err != nil && !isMissing(err) {
 		// Agents that are not there are told of in words that users and clients know.
 		return fmt.Errorf("ssh agent %s: %w", orDefault(id), err)
 	}
 	return err
+}
+
+// isMissing tells whether a client says that it has no agent, which clients do with no code.
+func isMissing(err error) bool {
+	code := status.Code(err)
+	return code == codes.NotFound || code == codes.Unknown
+}
+
+// Missing returns what remains of an error of CheckAgent for who can do without the agent: nil if
+// nobody has it.
+func Missing(err error) error {
+	if errors.Is(err, session.ErrNoSession) {
+		return nil
+	}
+	return session.Except(err, func(err error) bool { return isMissing(err) || status.Code(err) == codes.Unimplemented })
 }
 
 // ForwardOpt says which agent is forwarded and whose the socket is.

@@ -213,7 +213,7 @@ func (o *execOp) Run(ctx context.Context, env *schedule.Env, inputs []schedule.R
 		if logs.notExecutable() {
 			err = o.explain(err)
 		}
-		return nil, o.fail(ctx, ms, worker.ProcessError(o.op.Meta.Args, err))
+		return nil, o.fail(ctx, ms, ms.blameAgents(worker.ProcessError(o.op.Meta.Args, err)))
 	}
 	return ms.commit(ctx)
 }
@@ -247,14 +247,12 @@ func (o *execOp) checkDevices(env *schedule.Env) error {
 	if len(o.op.CdiDevices) == 0 {
 		return nil
 	}
-	for _, v := range env.Values() {
+	return env.Check(func(v any) error {
 		if b, ok := v.(interface{ CheckOp(*pb.Op) error }); ok {
-			if err := b.CheckOp(o.v.Op); err != nil {
-				return &schedule.RequesterError{Err: err}
-			}
+			return b.CheckOp(o.v.Op)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // explain adds to the error of a process why programs of its platform cannot be executed, if so.
@@ -352,19 +350,14 @@ func (f *Factory) secretEnv(ctx context.Context, sessions session.Group, wanted 
 		if s.ID == "" {
 			return nil, fmt.Errorf("secret ID missing for %q environment variable", s.Name)
 		}
-		data, err := secrets.Get(ctx, f.sessions, sessions, s.ID)
-		if err != nil {
-			if !s.Optional || !isSecretMissing(err) {
-				return nil, &schedule.RequesterError{Err: err}
-			}
-			data = nil
+		secret, err := secrets.Get(ctx, f.sessions, sessions, s.ID)
+		if err != nil && s.Optional {
+			err = secrets.Missing(err)
 		}
-		out = append(out, s.Name+"="+string(data))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s.Name+"="+string(secret.Data))
 	}
 	return out, nil
-}
-
-func isSecretMissing(err error) bool {
-	var nf *secrets.NotFoundError
-	return errors.As(err, &nf)
 }

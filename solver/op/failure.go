@@ -52,8 +52,7 @@ func (f *Factory) failure(ctx context.Context, v *graph.Vertex, err error) *Fail
 
 // ofVertex tells whether err is the vertex's own: not that of who asked, nor one that a rerun mends.
 func ofVertex(ctx context.Context, err error) bool {
-	var re *schedule.RequesterError
-	return ctx.Err() == nil && !errors.Is(err, cache.ErrLost) && !errors.As(err, &re)
+	return ctx.Err() == nil && !errors.Is(err, cache.ErrLost) && !schedule.OfRequester(err)
 }
 
 // hold returns an entry for a tree, nil for the empty one. The handle stays the caller's.

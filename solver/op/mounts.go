@@ -44,6 +44,8 @@ type mounts struct {
 	// trees are committed as outputs, by output index; kept are inputs that are outputs as well.
 	trees map[int]*cache.MutableRef
 	kept  map[int]*cache.Ref
+	// agents are the sessions whose ssh agents are used.
+	agents []*session.Caller
 	// undo is run backwards by release.
 	undo []func() error
 }
@@ -256,14 +258,14 @@ func (ms *mounts) secret(ctx context.Context, m *pb.Mount) (snapshot.Mountable, 
 	if opt.ID == "" {
 		return nil, errors.New("secret ID missing from mount options")
 	}
-	data, err := secrets.Get(ctx, ms.f.sessions, ms.user.sessions, opt.ID)
+	secret, err := secrets.Get(ctx, ms.f.sessions, ms.user.sessions, opt.ID)
 	if err != nil {
-		if isSecretMissing(err) && opt.Optional {
-			return nil, nil
+		if opt.Optional {
+			err = secrets.Missing(err)
 		}
-		return nil, &schedule.RequesterError{Err: err}
+		return nil, err
 	}
-	return worker.SecretMount(ms.f.worker.SecretDir, worker.Secret{Data: data, UID: opt.Uid, GID: opt.Gid, Mode: opt.Mode}), nil
+	return worker.SecretMount(ms.f.worker.SecretDir, worker.Secret{Data: secret.Data, UID: opt.Uid, GID: opt.Gid, Mode: opt.Mode}), nil
 }
 
 func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, error) {
@@ -273,7 +275,7 @@ func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, err
 	}
 	var sock string
 	var release func() error
-	err := ms.f.sessions.Any(ctx, ms.user.sessions, func(cctx context.Context, c *session.Caller) error {
+	err := ms.f.sessions.Ask(ctx, ms.user.sessions, func(cctx context.Context, c *session.Caller) error {
 		if err := ssh.CheckAgent(cctx, c, opt.ID); err != nil {
 			return err
 		}
@@ -282,16 +284,30 @@ func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, err
 		sock, release, err = ssh.Forward(ctx, c, ssh.ForwardOpt{
 			ID: opt.ID, UID: int(opt.Uid), GID: int(opt.Gid), Mode: fs.FileMode(opt.Mode & 0o777),
 		})
+		if err == nil {
+			ms.agents = append(ms.agents, c)
+		}
 		return err
 	})
 	if err != nil {
-		if opt.Optional && ctx.Err() == nil && !errors.Is(err, session.ErrLost) {
-			return nil, nil
+		if opt.Optional && ctx.Err() == nil {
+			err = ssh.Missing(err)
 		}
-		return nil, &schedule.RequesterError{Err: err}
+		return nil, err
 	}
 	ms.undo = append(ms.undo, release)
 	return worker.SocketMount(sock), nil
+}
+
+// blameAgents returns the error of a process as that of the session whose agent it had, if that has
+// gone: with another one it may do.
+func (ms *mounts) blameAgents(err error) error {
+	for _, c := range ms.agents {
+		if lost := c.Err(); lost != nil {
+			return c.Blame(fmt.Errorf("ssh agent: %w: %w", lost, err))
+		}
+	}
+	return err
 }
 
 // commit turns what was written into the outputs.

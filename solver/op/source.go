@@ -40,7 +40,7 @@ func (o *sourceOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.I
 	for round, done := 0, false; !done; round++ {
 		var k source.Key
 		if k, done, err = inst.Key(ctx, round); err != nil {
-			return nil, asRequesterError(err)
+			return nil, err
 		}
 		if k.Session {
 			id.Unstored = true
@@ -64,7 +64,7 @@ func (o *sourceOp) Identify(ctx context.Context, env *schedule.Env) (*schedule.I
 func (o *sourceOp) Run(ctx context.Context, _ *schedule.Env, _ []schedule.Result) ([]schedule.Result, error) {
 	ref, err := o.instance.Fetch(ctx)
 	if err != nil {
-		return nil, asRequesterError(err)
+		return nil, err
 	}
 	return []schedule.Result{NewTree(ref)}, nil
 }

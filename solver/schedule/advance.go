@@ -101,7 +101,7 @@ func (s *Scheduler) startIdentify(n *node) {
 		id, err := n.op.Identify(ctx, n.env)
 		done(err, ctx)
 		if err != nil {
-			return nil, s.vertexError(n.vertex, "failed to load cache key", err)
+			return nil, s.vertexError(n.vertex, phaseIdentify.prefix(), err)
 		}
 		return func() {
 			n.identity = id
@@ -269,9 +269,9 @@ func (s *Scheduler) startDigest(n *node) bool {
 		}
 		if err := eg.Wait(); err != nil {
 			releaseOthers(errs, err)
-			return s.lostInput(n, err, func() error {
+			return s.lostInput(n, phaseInputs, err, func() error {
 				n.progress.start()(err, ctx)
-				return s.vertexError(n.vertex, "failed to compute cache key", err)
+				return s.vertexError(n.vertex, phaseInputs.prefix(), err)
 			})
 		}
 		return func() {
@@ -294,7 +294,7 @@ func releaseOthers(errs []error, kept error) {
 
 // lostInput handles an error of work on the inputs: if it says that a result is lost, the inputs
 // that came from the cache are made anew; otherwise it is the error that fail returns.
-func (s *Scheduler) lostInput(n *node, err error, fail func() error) (func(), error) {
+func (s *Scheduler) lostInput(n *node, p phase, err error, fail func() error) (func(), error) {
 	if !errors.Is(err, ErrLost) {
 		return nil, fail()
 	}
@@ -305,7 +305,7 @@ func (s *Scheduler) lostInput(n *node, err error, fail func() error) (func(), er
 		}
 		n.tried++
 		if !again || n.tried > maxTries {
-			s.failed(n, fail())
+			s.failed(n, p, fail())
 		}
 	}, nil
 }
@@ -494,7 +494,7 @@ func (s *Scheduler) startRun(n *node) {
 }
 
 func (s *Scheduler) lostInputRun(n *node, cause error, end func()) (func(), error) {
-	then, err := s.lostInput(n, cause, func() error { return s.vertexError(n.vertex, "", cause) })
+	then, err := s.lostInput(n, phaseRun, cause, func() error { return s.vertexError(n.vertex, phaseRun.prefix(), cause) })
 	if then == nil {
 		return nil, err
 	}

@@ -47,16 +47,8 @@ func (j *Job) introduce(ctx context.Context, nodes []*node) error {
 	eg.SetLimit(maxIntroductions)
 	for _, n := range nodes {
 		eg.Go(func() error {
-			_, err := protect(ctx, func(ctx context.Context) (func(), error) {
-				op, err := j.s.factory(n.vertex)
-				if err != nil {
-					return nil, err
-				}
-				_, err = op.Identify(ctx, &Env{Vertex: n.vertex, Blobs: &blob.Sources{}, jobs: []*Job{j}})
-				return nil, err
-			})
-			if err != nil {
-				return j.s.vertexError(n.vertex, "failed to load cache key", err)
+			if err := j.ask(ctx, n); err != nil {
+				return j.s.vertexError(n.vertex, phaseIdentify.prefix(), err)
 			}
 			return nil
 		})
@@ -70,6 +62,27 @@ func (j *Job) introduce(ctx context.Context, nodes []*node) error {
 		j.introduced[n.id] = true
 	}
 	return nil
+}
+
+// ask asks for what a source stands for, until one of the Job's sessions may or all were refused.
+func (j *Job) ask(ctx context.Context, n *node) error {
+	env := &Env{Vertex: n.vertex, Blobs: &blob.Sources{}, jobs: []*Job{j}}
+	for {
+		_, err := protect(ctx, func(ctx context.Context) (func(), error) {
+			op, err := j.s.factory(n.vertex)
+			if err != nil {
+				return nil, err
+			}
+			_, err = op.Identify(ctx, env)
+			return nil, err
+		})
+		if err == nil || ctx.Err() != nil || !OfRequester(err) {
+			return err
+		}
+		if refused, again := env.blame(err, func(own error) error { return own }); len(refused) > 0 || !again {
+			return err
+		}
+	}
 }
 
 // refusedBelow returns why the Job may not have what is made of a source that it was refused, even

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
@@ -20,7 +21,7 @@ func private(gate chan struct{}, may ...string) *spec {
 		<-gate
 		ids := env.SessionIDs()
 		if !slices.ContainsFunc(ids, func(id string) bool { return slices.Contains(may, id) }) {
-			return &schedule.RequesterError{Err: fmt.Errorf("%v may not", ids)}
+			return session.BlameAll(ids, fmt.Errorf("%v may not", ids))
 		}
 		return nil
 	}}

@@ -141,7 +141,7 @@ func (s *Scheduler) newNode(id nodeID, v *graph.Vertex) (*node, error) {
 	if op.Static() {
 		n.identity, err = op.Identify(context.Background(), nil)
 		if err != nil {
-			n.err = s.vertexError(v, "failed to load cache key", err)
+			n.err = s.vertexError(v, phaseIdentify.prefix(), err)
 		}
 	}
 	return n, nil

@@ -44,6 +44,18 @@ const (
 	phaseRun
 )
 
+// prefix says in errors of a phase what could not be done.
+func (p phase) prefix() string {
+	switch p {
+	case phaseIdentify:
+		return "failed to load cache key"
+	case phaseInputs:
+		return "failed to compute cache key"
+	default:
+		return ""
+	}
+}
+
 // node is a vertex with its state. Everything but the immutable part is guarded by the
 // scheduler's lock.
 type node struct {

@@ -124,13 +124,17 @@ func (p *progress) set(change func(v *event.Vertex)) {
 	p.tell(event.Batch{Vertices: []event.Vertex{v}})
 }
 
-// start tells that the vertex is being worked on, and returns the function that tells its end.
+// start tells that the vertex is being worked on, and returns the function that tells its end. An
+// error that is OfRequester is not the end: it is told to those who are refused.
 func (p *progress) start() (done func(err error, ctx context.Context)) {
 	now := time.Now()
 	p.set(func(v *event.Vertex) {
 		v.Started, v.Completed, v.Error = &now, nil, ""
 	})
 	return func(err error, ctx context.Context) {
+		if err != nil && ctx.Err() == nil && OfRequester(err) {
+			return
+		}
 		end := time.Now()
 		p.set(func(v *event.Vertex) {
 			v.Completed = &end
@@ -142,6 +146,44 @@ func (p *progress) start() (done func(err error, ctx context.Context)) {
 				v.Error = err.Error()
 			}
 		})
+	}
+}
+
+// failed tells the end of a vertex by an error, unless that was told already.
+func (p *progress) failed(err error) {
+	p.mu.Lock()
+	told := p.state.Started == nil || p.state.Completed != nil
+	p.mu.Unlock()
+	if told {
+		return
+	}
+	now := time.Now()
+	p.set(func(v *event.Vertex) { v.Completed, v.Error = &now, err.Error() })
+}
+
+// refused tells one Job that the vertex has failed for it.
+func (p *progress) refused(j *Job, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.Contains(p.jobs, j) {
+		return
+	}
+	now := time.Now()
+	v := p.state
+	v.Completed, v.Error = &now, err.Error()
+	if v.Started == nil {
+		v.Started = &now
+	}
+	j.feed.Keep(event.Batch{Vertices: []event.Vertex{v}})
+}
+
+// idle is called when nobody waits for a vertex that was begun: who comes later is not told that it is
+// being worked on.
+func (p *progress) idle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Completed == nil {
+		p.state.Started = nil
 	}
 }
 

@@ -35,6 +35,7 @@ import (
 
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/solver/graph"
 )
 
@@ -88,19 +89,26 @@ type Factory func(v *graph.Vertex) (Op, error)
 // turns out not to be there.
 var ErrLost = cache.ErrLost
 
-// RequesterError marks an error as the fault of a requester and not of the vertex: it reaches the
-// Jobs whose sessions were tried, and the others try again.
-type RequesterError struct{ Err error }
+// OfRequester tells whether an error is the fault of who asked and not of the vertex: of sessions, see
+// session.Faults, or of Jobs, see Env.Check. It reaches the Jobs that it is of, and the others try
+// again.
+func OfRequester(err error) bool {
+	var re *refusedError
+	return errors.As(err, &re) || errors.Is(err, session.ErrNoSession) || len(session.Faults(err)) > 0
+}
 
-// Error returns the text of the cause.
-func (e *RequesterError) Error() string { return e.Err.Error() }
+// refusedError says that Jobs may not have what a node makes.
+type refusedError struct {
+	first error
+	jobs  map[*Job]error
+}
 
-// Unwrap returns the cause.
-func (e *RequesterError) Unwrap() error { return e.Err }
+func (e *refusedError) Error() string { return e.first.Error() }
+func (e *refusedError) Unwrap() error { return e.first }
 
 // HoldingError is an error of an op that holds something for those who look into what failed. It is
-// released once, when the vertex is forgotten, or at once if nobody is told of the error. A
-// RequesterError holds nothing.
+// released once, when the vertex is forgotten, or at once if nobody is told of the error. One
+// that is OfRequester holds nothing.
 type HoldingError interface {
 	error
 	Release()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -415,47 +414,6 @@ func TestResultThatCannotBeOpenedIsAMiss(t *testing.T) {
 	w.mu.Unlock()
 	require.Equal(t, "b(a)", w.mustBuild(g))
 	require.Equal(t, 2, w.ran("b"))
-}
-
-func TestRequesterErrorReachesOnlyTheTriedJobs(t *testing.T) {
-	var calls atomic.Int64
-	bothIn := make(chan struct{})
-	w := newWorld(t, &spec{name: "secret", run: func(_ context.Context, env *schedule.Env) error {
-		if calls.Add(1) == 1 {
-			ids := env.SessionIDs()
-			<-bothIn
-			return &schedule.RequesterError{Err: fmt.Errorf("no secret in %v", ids)}
-		}
-		return nil
-	}})
-	c := &chart{}
-	g := c.graph(c.add("secret"))
-	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
-	ea, err := ja.Load(context.Background(), g)
-	require.NoError(t, err)
-	aDone := make(chan error)
-	go func() { _, err := ja.Result(context.Background(), ea); aDone <- err }()
-	for calls.Load() == 0 {
-		runtime.Gosched()
-	}
-	eb, err := jb.Load(context.Background(), g)
-	require.NoError(t, err)
-	bDone := make(chan error)
-	go func() {
-		r, err := jb.Result(context.Background(), eb)
-		if err == nil {
-			r.Release()
-		}
-		bDone <- err
-	}()
-	for w.s.Waiting(eb) < 2 {
-		runtime.Gosched()
-	}
-	close(bothIn)
-	require.ErrorContains(t, <-aDone, "no secret in [a]")
-	require.NoError(t, <-bDone)
-	ja.Close()
-	jb.Close()
 }
 
 func TestVertexErrorNamesTheVertex(t *testing.T) {

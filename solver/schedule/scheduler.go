@@ -135,7 +135,7 @@ func (s *Scheduler) start(n *node, p phase, fn func(ctx context.Context) (func()
 				late = append(late, h)
 			}
 		default:
-			s.failed(n, err)
+			s.failed(n, p, err)
 		}
 		cancel(nil)
 		if n.gone {
@@ -156,40 +156,43 @@ func protect(ctx context.Context, fn func(ctx context.Context) (func(), error)) 
 	return fn(ctx)
 }
 
-// failed ends a node with an error, or only some of those who wait for it.
-func (s *Scheduler) failed(n *node, err error) {
-	tried := n.env.takeTried()
-	var re *RequesterError
-	if errors.As(err, &re) && len(tried) > 0 {
-		if j := n.env.passOver(); j != nil && !j.closed {
-			if j.refused == nil {
-				j.refused = map[*node]error{}
-			}
-			j.refused[n] = err
-		}
-		n.refuse(tried, err)
+// failed ends a node with the error of a phase, or only some of those who wait for it.
+func (s *Scheduler) failed(n *node, p phase, err error) {
+	if OfRequester(err) && s.refuse(n, p, err) {
 		return
 	}
 	n.err, n.left = err, leftBy(err)
+	n.progress.failed(err)
 	s.changed(n)
 }
 
-// refuse ends the wants of Jobs whose sessions were all tried. Others, who wait or come later, try
-// again.
-func (n *node) refuse(tried map[string]bool, err error) {
-	var out []*Want
-	for _, w := range n.waiters {
-		mine := len(w.want.job.sessions) == 0
-		for _, id := range w.want.job.sessions {
-			mine = mine || tried[id]
+// refuse ends the wants of the Jobs that an error is the fault of. Others, who wait or come later, try
+// again. It returns false if that would be no different from what has failed.
+func (s *Scheduler) refuse(n *node, p phase, err error) bool {
+	founder := n.env.founder()
+	refused, again := n.env.blame(err, func(own error) error { return s.vertexError(n.vertex, p.prefix(), own) })
+	if !again {
+		return false
+	}
+	if own := refused[founder]; own != nil && !founder.closed {
+		if founder.refused == nil {
+			founder.refused = map[*node]error{}
 		}
-		if mine {
-			out = append(out, w.want)
+		founder.refused[n] = own
+	}
+	for i := len(n.waiters) - 1; i >= 0; i-- {
+		if i >= len(n.waiters) {
+			continue // ended with another one
+		}
+		if w := n.waiters[i].want; refused[w.job] != nil {
+			n.progress.refused(w.job, refused[w.job])
+			w.finish(nil, refused[w.job])
 		}
 	}
-	for _, w := range out {
-		w.finish(nil, err)
+	if len(n.waiters) == 0 {
+		n.progress.idle()
 	}
+	return true
 }
 
 // vertexError says which vertex an error is of, and where in the user's files that stands.

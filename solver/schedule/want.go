@@ -149,6 +149,7 @@ func (s *Scheduler) join(w *Want, n *node, output int, l level) {
 		if !known {
 			n.waiters = append(n.waiters, waiter{w, st.l})
 			w.nodes = append(w.nodes, n)
+			n.env.readmit(w.job)
 		}
 		o.want = max(o.want, st.l)
 		s.enqueue(n)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	dockerauth "github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 
 	"github.com/openbuildkit/buildkit/session"
@@ -40,6 +41,12 @@ type authorizer struct {
 	sent map[string]*grant
 	// denied are the sessions whose credentials the host refused.
 	denied []string
+	// passed is how many of them a request had been refused with when it was made again.
+	passed int
+	// last is the session whose credentials were used last, empty if it was nobody's; lacking are why
+	// sessions had none, the last time that none had.
+	last    string
+	lacking []*session.Fault
 }
 
 // Authorize adds the header that the host is known to want. It adds none for another host, where
@@ -68,6 +75,7 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 		a.sent = map[string]*grant{}
 	}
 	a.sent[g.header] = g
+	a.last = g.key.session
 	req.Header.Set("Authorization", g.header)
 	return nil
 }
@@ -184,7 +192,7 @@ func (a *authorizer) grant(ctx context.Context, c dockerauth.Challenge) (*grant,
 		key.realm, key.service = opts.Realm, opts.Service
 		key.setScopes(mergeScopes(docker.GetTokenScopes(ctx, opts.Scopes)))
 	}
-	var first error
+	var lacking, failed []*session.Fault
 	for _, id := range a.candidates() {
 		key.session = id
 		g, err := a.client.grants.get(ctx, key, func(ctx context.Context) (*grant, error) {
@@ -196,16 +204,23 @@ func (a *authorizer) grant(ctx context.Context, c dockerauth.Challenge) (*grant,
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if first == nil && !errors.Is(err, errNoCredentials) {
-			first = err
+		f := &session.Fault{ID: id, Err: err}
+		if errors.Is(err, errNoCredentials) {
+			lacking = append(lacking, f)
+		} else {
+			failed = append(failed, f)
 		}
 	}
+	if len(failed) > 0 {
+		lacking = failed // the others may do without any
+	}
 	a.mu.Lock()
+	a.lacking = lacking
 	denied := len(a.denied) > 0
 	a.mu.Unlock()
 	switch {
-	case first != nil:
-		return nil, first
+	case len(failed) > 0:
+		return nil, failed[0].Err
 	case denied:
 		return nil, refused(c)
 	case c.Scheme == dockerauth.BasicAuth:
@@ -215,6 +230,49 @@ func (a *authorizer) grant(ctx context.Context, c dockerauth.Challenge) (*grant,
 	return a.client.grants.get(ctx, key, func(ctx context.Context) (*grant, error) {
 		return a.fetchToken(ctx, key, auth.Login{})
 	})
+}
+
+// again tells whether a request that the host denied should be made again, with the credentials of a
+// session that it has not refused yet: it may say so in other ways than with a challenge.
+func (a *authorizer) again(err error) bool {
+	var status remoteserrors.ErrUnexpectedStatus
+	if !IsDenied(err) || !errors.As(err, &status) {
+		return false // all were asked
+	}
+	if u, perr := url.Parse(status.RequestURL); perr != nil || !a.at(u) {
+		return false // it is denied by where the host has sent us
+	}
+	a.mu.Lock()
+	if a.last != "" && !slices.Contains(a.denied, a.last) {
+		a.denied = append(a.denied, a.last)
+	}
+	more := len(a.denied) > a.passed
+	a.passed = len(a.denied)
+	a.mu.Unlock()
+	return more && len(a.candidates()) > 0
+}
+
+// blame returns the error that the host denies something as the fault of all sessions that were
+// asked: their credentials were refused, or they have none. They may try again.
+func (a *authorizer) blame(err error) error {
+	if !IsDenied(err) || len(session.Faults(err)) > 0 {
+		return err
+	}
+	err = redact(err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var faults []*session.Fault
+	for _, id := range a.denied {
+		faults = append(faults, &session.Fault{ID: id, Err: err})
+	}
+	for _, f := range a.lacking {
+		faults = append(faults, &session.Fault{ID: f.ID, Err: err})
+	}
+	a.denied, a.passed, a.lacking = nil, 0, nil
+	if len(faults) == 0 {
+		return err
+	}
+	return session.Refuse(faults...)
 }
 
 // candidates are the sessions that were not refused yet.

@@ -74,6 +74,10 @@ func try[T any](ctx context.Context, r *Repository, ask func(*host) (T, error)) 
 		if err == nil {
 			return v, nil
 		}
+		if ctx.Err() == nil && hosts[0].auth.again(err) {
+			continue
+		}
+		err = hosts[0].auth.blame(err)
 		failures.add(err)
 		if len(hosts) == 1 || ctx.Err() != nil {
 			return v, failures.err()

@@ -29,6 +29,8 @@ type reader struct {
 	open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 	// next, if not nil, is told why a host is given up, and says whether open now asks another.
 	next func(error) bool
+	// auth, if not nil, returns the authorizer of the host that open asks.
+	auth func() *authorizer
 	// tries is how many connections a host has; attempts if nil.
 	tries func() int
 
@@ -166,6 +168,12 @@ func (r *reader) resume(err error) error {
 			return r.reconnect(firstWait << (r.failures - 1))
 		}
 		err = fmt.Errorf("%s: transfer broken at %d of %d bytes: %w", r.name, r.offset, r.size, err)
+	}
+	if r.auth != nil {
+		if r.auth().again(err) {
+			return r.reconnect(0)
+		}
+		err = r.auth().blame(err)
 	}
 	r.errs.add(err)
 	if r.next == nil || !r.next(err) {

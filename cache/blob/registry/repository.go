@@ -163,7 +163,7 @@ func (r *Repository) readable(desc ocispec.Descriptor, offset int64) error {
 func (r *Repository) reader(desc ocispec.Descriptor, offset int64, from func() *host, next func(error) bool) *reader {
 	return &reader{
 		name: r.ref.Name() + "@" + desc.Digest.String(), offset: offset, size: desc.Size, stall: stallTime,
-		next: next, tries: func() int { return tries(from().mirror) },
+		next: next, tries: func() int { return tries(from().mirror) }, auth: func() *authorizer { return from().auth },
 		open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			return openAt(ctx, from(), r.ref.String(), desc, offset)
 		},

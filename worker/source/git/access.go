@@ -138,12 +138,14 @@ func (i *instance) authorize(ctx context.Context) (err error) {
 	if i.authorized {
 		return nil
 	}
+	i.asked = nil
 	i.auth, err = i.authorization(ctx)
 	i.authorized = err == nil
 	return err
 }
 
-// authorization returns the header for the remote; nil if there are no credentials.
+// authorization returns the header for the remote; nil if there are no credentials. It notes the
+// sessions that they are of, or that have none.
 func (i *instance) authorization(ctx context.Context) (*header, error) {
 	r := i.id.Remote
 	if r.Scheme != giturl.HTTP && r.Scheme != giturl.HTTPS {
@@ -166,9 +168,12 @@ func (i *instance) authorization(ctx context.Context) (*header, error) {
 		{i.id.AuthHeader, asHeader},
 		{i.id.AuthToken, asToken},
 	} {
-		v, err := i.secret(ctx, c.secret)
+		v, asked, err := i.secret(ctx, c.secret)
 		if err != nil {
 			return nil, err
+		}
+		if c.secret != "" {
+			i.asked = asked
 		}
 		if v != "" {
 			return &header{scope, c.value(v)}, nil
@@ -193,23 +198,19 @@ func basic(user, password string) string {
 }
 
 // secret returns an empty text for a secret that nobody has.
-func (i *instance) secret(ctx context.Context, name string) (string, error) {
+func (i *instance) secret(ctx context.Context, name string) (value string, asked []string, err error) {
 	if name == "" {
-		return "", nil
+		return "", nil, nil
 	}
-	data, err := secrets.Get(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
-	var none *secrets.NotFoundError
-	switch {
-	case errors.As(err, &none), errors.Is(err, session.ErrNoSession):
-		return "", nil
-	case err != nil:
-		return "", fmt.Errorf("secret %s for %s: %w", name, i.id, err)
+	value, asked, err = secrets.Optional(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
+	if err != nil {
+		return "", nil, fmt.Errorf("secret %s for %s: %w", name, i.id, err)
 	}
-	v := strings.TrimSpace(string(data))
-	if strings.ContainsAny(v, "\r\n\x00") {
-		return "", fmt.Errorf("secret %s for %s has more than one line", name, i.id)
+	value = strings.TrimSpace(value)
+	if strings.ContainsAny(value, "\r\n\x00") {
+		return "", nil, session.BlameAll(asked, fmt.Errorf("secret %s for %s has more than one line", name, i.id))
 	}
-	return v, nil
+	return value, asked, nil
 }
 
 // addSSH says how ssh is called, and forwards the agent of the client.
@@ -239,7 +240,7 @@ func (i *instance) addSSH(ctx context.Context, a *access, dir string) error {
 	if i.id.Agent == "" {
 		return nil
 	}
-	return i.src.cfg.Sessions.Any(ctx, i.env.Sessions, func(_ context.Context, c *session.Caller) error {
+	return i.src.cfg.Sessions.Ask(ctx, i.env.Sessions, func(_ context.Context, c *session.Caller) error {
 		if err := ssh.CheckAgent(ctx, c, i.id.Agent); err != nil {
 			return err
 		}
@@ -249,6 +250,7 @@ func (i *instance) addSSH(ctx context.Context, a *access, dir string) error {
 			return err
 		}
 		a.env = append(a.env, "SSH_AUTH_SOCK="+sock)
+		i.agent = c.ID()
 		files := a.release
 		a.release = func() error { return errors.Join(end(), files()) }
 		return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/compat"
 	"github.com/openbuildkit/buildkit/api/event"
 	"github.com/openbuildkit/buildkit/cache"
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/worker/source"
 )
 
@@ -27,6 +28,10 @@ type instance struct {
 	// auth is the header for the remote, nil for none, once authorized is true.
 	auth       *header
 	authorized bool
+	// asked are the sessions that auth is of, or that have nothing for the remote; agent is the one
+	// whose agent ssh uses, empty for none.
+	asked []string
+	agent string
 	// blob is the bundle instead of the remote; nil until it was asked for.
 	blob *blob
 	// found is what the ref stands for; nil until the remote was asked.
@@ -275,13 +280,23 @@ func (i *instance) moved() string {
 	return i.found.remote
 }
 
-// explain names the remote in the failure of a command.
+// explain names the remote in the failure of a command. If it is that credentials do not do, it is
+// the fault of those who have given them, or had none; others are asked when it is tried again.
 func (i *instance) explain(err error) error {
 	var failed *CommandError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	return &RemoteError{Remote: i.id.Remote.String(), Err: err}
+	remote := &RemoteError{Remote: i.id.Remote.String(), Err: err}
+	if remote.Code() != codes.PermissionDenied {
+		return remote
+	}
+	i.authorized = false
+	asked := i.asked
+	if i.agent != "" {
+		asked = []string{i.agent}
+	}
+	return session.BlameAll(asked, remote)
 }
 
 // closeWith releases a, and reports that in *err.

@@ -132,7 +132,7 @@ func (i *instance) get(ctx context.Context, want digest.Digest) (*version, error
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if err := checkStatus(resp.StatusCode); err != nil {
+	if err := i.judge(resp.StatusCode); err != nil {
 		return nil, err
 	}
 	return i.save(ctx, newVersion(resp), resp.Body, want)

@@ -82,36 +82,49 @@ func (i *instance) authorization(ctx context.Context) (string, error) {
 	if name := i.id.AuthSecret; name != "" {
 		v, err := secrets.Get(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
 		if err != nil {
-			return "", fmt.Errorf("failed to retrieve HTTP auth secret %s: %w", name, err)
+			return "", secretError(name, err)
 		}
-		return string(v), nil
+		i.asked = []string{v.Session}
+		return string(v.Data), nil
 	}
 	host := i.id.URL.Hostname()
-	header, err := i.optionalSecret(ctx, "HTTP_AUTH_HEADER_"+host)
+	header, asked, err := i.optionalSecret(ctx, "HTTP_AUTH_HEADER_"+host)
 	if err != nil {
 		return "", err
 	}
-	token, err := i.optionalSecret(ctx, "HTTP_AUTH_TOKEN_"+host)
+	i.asked = asked
+	token, asked, err := i.optionalSecret(ctx, "HTTP_AUTH_TOKEN_"+host)
 	if err != nil {
 		return "", err
 	}
 	if token != "" {
+		i.asked = asked
 		return "Bearer " + token, nil
 	}
 	return header, nil
 }
 
-// optionalSecret returns an empty text for a secret that nobody has.
-func (i *instance) optionalSecret(ctx context.Context, name string) (string, error) {
-	v, err := secrets.Get(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
-	var none *secrets.NotFoundError
-	switch {
-	case err == nil:
-		return string(v), nil
-	case errors.As(err, &none), errors.Is(err, session.ErrNoSession):
-		return "", nil
+func (i *instance) optionalSecret(ctx context.Context, name string) (value string, asked []string, err error) {
+	value, asked, err = secrets.Optional(ctx, i.src.cfg.Sessions, i.env.Sessions, name)
+	return value, asked, secretError(name, err)
+}
+
+func secretError(name string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return "", fmt.Errorf("failed to retrieve HTTP auth secret %s: %w", name, err)
+	return fmt.Errorf("failed to retrieve HTTP auth secret %s: %w", name, err)
+}
+
+// judge says whose fault a status is: that of those who had the credentials, or none, if these do not
+// do. Others are asked then, if it is fetched once more.
+func (i *instance) judge(code int) error {
+	err := checkStatus(code)
+	if code != nethttp.StatusUnauthorized && code != nethttp.StatusForbidden {
+		return err
+	}
+	i.authorized = false
+	return session.BlameAll(i.asked, err)
 }
 
 // checkRedirect bounds redirects and keeps from other servers what the first one is told.

@@ -20,6 +20,8 @@ type instance struct {
 	// auth is the header Authorization, once authorized is true; it may be empty.
 	auth       string
 	authorized bool
+	// asked are the sessions that auth is of, or that have nothing for the url.
+	asked []string
 	// found is what the url stands for, nil until it was asked.
 	found *version
 }
@@ -88,7 +90,7 @@ func (i *instance) ask(ctx context.Context) (*version, error) {
 	if v := confirmed(resp, known); v != nil {
 		return v, nil
 	}
-	if err := checkStatus(resp.StatusCode); err != nil {
+	if err := i.judge(resp.StatusCode); err != nil {
 		return nil, err
 	}
 	return i.save(ctx, newVersion(resp), resp.Body)

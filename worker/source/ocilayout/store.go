@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -29,7 +31,17 @@ type Store struct {
 	// session is asked first; it may be empty.
 	session, name string
 	env           source.Env
+
+	mu sync.Mutex
+	// served are the sessions that were read from last, wrong those whose bytes were wrong.
+	served map[digest.Digest]string
+	wrong  map[digest.Digest][]string
 }
+
+var (
+	_ blob.Fallback = (*Store)(nil)
+	_ blob.Blamer   = (*Store)(nil)
+)
 
 // NewStore returns the store of that name, of the named session if it has it, else of any of the
 // build's.
@@ -48,7 +60,7 @@ func (s *Store) image(ctx context.Context, id *Identifier) (*manifest.Image, err
 
 // Size returns the size of a blob in bytes, as the client says.
 func (s *Store) Size(ctx context.Context, dgst digest.Digest) (size int64, err error) {
-	err = s.any(ctx, func(c *session.Caller) error {
+	err = s.any(ctx, dgst, func(c *session.Caller) error {
 		info, err := content.NewStore(c, StorePrefix+s.name).Info(ctx, dgst)
 		size = info.Size
 		return err
@@ -56,10 +68,25 @@ func (s *Store) Size(ctx context.Context, dgst digest.Digest) (size int64, err e
 	return size, err
 }
 
-// any calls fn with the sessions until one serves. What fn starts may go on after it.
-func (s *Store) any(ctx context.Context, fn func(c *session.Caller) error) error {
-	err := s.sessions.Any(ctx, session.First(s.session, s.env.Sessions), func(_ context.Context, c *session.Caller) error {
-		return fn(c)
+// holders are the sessions to ask for a blob: all but those whose bytes were wrong.
+type holders struct {
+	s    *Store
+	dgst digest.Digest
+}
+
+// SessionIDs returns those of this moment.
+func (h holders) SessionIDs() []string {
+	ids := session.First(h.s.session, h.s.env.Sessions).SessionIDs()
+	h.s.mu.Lock()
+	defer h.s.mu.Unlock()
+	return slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(h.s.wrong[h.dgst], id) })
+}
+
+// any calls fn with the sessions that may have a blob until one serves. What fn starts may go on after
+// it.
+func (s *Store) any(ctx context.Context, dgst digest.Digest, fn func(c *session.Caller) error) error {
+	err := s.sessions.Any(ctx, holders{s, dgst}, func(_ context.Context, c *session.Caller) error {
+		return c.Blame(fn(c))
 	})
 	if err != nil {
 		return fmt.Errorf("oci-layout store %s: %w", s.name, err)
@@ -77,15 +104,24 @@ func (s *Store) Config(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 	return s.read(ctx, desc.Digest, manifest.MaxConfig)
 }
 
-func (s *Store) read(ctx context.Context, dgst digest.Digest, limit int64) ([]byte, error) {
-	rc, err := s.Open(ctx, ocispec.Descriptor{Digest: dgst}, 0)
+// read reads a document from the first of the sessions that sends it as it should be.
+func (s *Store) read(ctx context.Context, dgst digest.Digest, limit int64) (data []byte, err error) {
+	err = s.any(ctx, dgst, func(c *session.Caller) (err error) {
+		data, err = s.readFrom(ctx, c, dgst, limit)
+		return err
+	})
+	return data, err
+}
+
+func (s *Store) readFrom(ctx context.Context, c *session.Caller, dgst digest.Digest, limit int64) ([]byte, error) {
+	rc, err := content.Open(ctx, c, StorePrefix+s.name, dgst, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer rc.Close()
 	data, err := io.ReadAll(io.LimitReader(rc, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("oci-layout store %s: %w", s.name, err)
+		return nil, err
 	}
 	if int64(len(data)) > limit {
 		return nil, &manifest.FormatError{Digest: dgst, Reason: fmt.Sprintf("more than %d bytes", limit)}
@@ -98,11 +134,45 @@ func (s *Store) read(ctx context.Context, dgst digest.Digest, limit int64) ([]by
 
 // Open reads a blob from the first of the sessions that has it.
 func (s *Store) Open(ctx context.Context, desc ocispec.Descriptor, offset int64) (rc io.ReadCloser, err error) {
-	err = s.any(ctx, func(c *session.Caller) (err error) {
+	err = s.any(ctx, desc.Digest, func(c *session.Caller) (err error) {
 		rc, err = content.Open(ctx, c, StorePrefix+s.name, desc.Digest, offset)
+		if err == nil {
+			s.serves(desc.Digest, c.ID())
+		}
 		return err
 	})
 	return rc, err
+}
+
+func (s *Store) serves(dgst digest.Digest, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.served == nil {
+		s.served = map[digest.Digest]string{}
+	}
+	s.served[dgst] = id
+}
+
+// Fallback passes over the session whose bytes were wrong, if there is another one.
+func (s *Store) Fallback(_ context.Context, dgst digest.Digest) bool {
+	s.mu.Lock()
+	if id := s.served[dgst]; id != "" && !slices.Contains(s.wrong[dgst], id) {
+		if s.wrong == nil {
+			s.wrong = map[digest.Digest][]string{}
+		}
+		s.wrong[dgst] = append(s.wrong[dgst], id)
+	}
+	s.mu.Unlock()
+	return len(holders{s, dgst}.SessionIDs()) > 0
+}
+
+// Blame returns the error of wrong bytes as one of the sessions that they are of. They may try again.
+func (s *Store) Blame(dgst digest.Digest, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wrong := s.wrong[dgst]
+	delete(s.wrong, dgst)
+	return session.BlameAll(wrong, err)
 }
 
 // Scope is where the transfer of a layer is shown.
