@@ -146,32 +146,71 @@ func (u *URL) String() string {
 
 const redacted = "xxxxx"
 
-// Quotes and angle brackets are where urls end: text between two urls is no password.
-var credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)([^/\s@"<>]*(?:@[^/\s@"<>]*)*)@`)
-
 // pinned is what stands behind the @ of a reference that names content by its digest.
 var pinned = regexp.MustCompile(`^sha(?:256|384|512):[0-9a-f]{16}`)
 
 // Redact takes user and password out of all urls in a text, except the user of ssh urls.
 func Redact(text string) string {
-	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
+	if !strings.Contains(text, "@") {
 		return text
 	}
 	var out strings.Builder
-	done := 0
-	for _, at := range credentials.FindAllStringSubmatchIndex(text, -1) {
-		scheme, login, end := text[at[2]:at[3]], text[at[4]:at[5]], at[1]
-		user, _, password := strings.Cut(login, ":")
-		switch {
-		case scheme == "ssh://" && !password, !strings.Contains(login, "@") && pinned.MatchString(text[end:]):
-			continue
-		case scheme == "ssh://":
-			login = user + ":" + redacted
-		default:
-			login = redacted
+	done, next := 0, 0
+	for {
+		n := strings.Index(text[next:], schemeEnd)
+		if n < 0 {
+			return out.String() + text[done:]
 		}
-		out.WriteString(text[done:at[4]] + login + "@")
-		done = end
+		from := next + n + len(schemeEnd)
+		scheme := schemeBefore(text[next : next+n])
+		login := loginIn(text[from:])
+		if next = from; scheme == "" || login < 0 {
+			continue
+		}
+		next += login + len("@")
+		if shown, ok := redactedLogin(scheme, text[from:from+login], text[next:]); ok {
+			out.WriteString(text[done:from])
+			out.WriteString(shown)
+			done = from + login
+		}
 	}
-	return out.String() + text[done:]
+}
+
+const schemeEnd = "://"
+
+// schemeBefore returns the scheme that a text ends with, empty for none.
+func schemeBefore(text string) string {
+	begin := len(text)
+	for i := len(text) - 1; i >= 0; i-- {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+			begin = i
+		case '0' <= c && c <= '9', c == '+', c == '.', c == '-':
+		default:
+			return text[begin:]
+		}
+	}
+	return text[begin:]
+}
+
+// loginIn returns the length of what a text begins with that a url has before its host, -1 for nothing. Quotes
+// and angle brackets are where urls end: text between two urls is no password.
+func loginIn(text string) int {
+	if end := strings.IndexAny(text, "/ \t\n\f\r\"<>"); end >= 0 {
+		text = text[:end]
+	}
+	return strings.LastIndexByte(text, '@')
+}
+
+// redactedLogin returns what is shown of a login; false if that is all. What follows is behind its at sign.
+func redactedLogin(scheme, login, what string) (string, bool) {
+	user, _, password := strings.Cut(login, ":")
+	switch {
+	case scheme == SSH && !password, !strings.Contains(login, "@") && pinned.MatchString(what):
+		return "", false
+	case scheme == SSH:
+		return user + ":" + redacted, true
+	default:
+		return redacted, true
+	}
 }

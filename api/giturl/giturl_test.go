@@ -1,6 +1,7 @@
 package giturl
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,6 +58,39 @@ func TestRedact(t *testing.T) {
 		"docker-image://u:p@h/busybox@sha256:" + sha: "docker-image://xxxxx@h/busybox@sha256:" + sha,
 	} {
 		require.Equal(t, want, Redact(in))
+	}
+}
+
+// credentials is what Redact finds, as an expression.
+var credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*)://([^/\s@"<>]*(?:@[^/\s@"<>]*)*)@`)
+
+func redactedByExpression(text string) string {
+	var out strings.Builder
+	done := 0
+	for _, at := range credentials.FindAllStringSubmatchIndex(text, -1) {
+		if shown, ok := redactedLogin(text[at[2]:at[3]], text[at[4]:at[5]], text[at[1]:]); ok {
+			out.WriteString(text[done:at[4]] + shown)
+			done = at[5]
+		}
+	}
+	return out.String() + text[done:]
+}
+
+func FuzzRedact(f *testing.F) {
+	for _, s := range []string{
+		"see https://u:p@h/r", "http://a://b@c", "http://u@ssh://x@h", "1ssh://g:p@h", "-+.://u@h", "\"x://a@\"y://b@c", "://u@h", "ssh://a@b@c",
+		"é://u@h", "x://\xff@h", "docker-image://x@sha256:0123456789abcdef0123", "x://a@b\fc@d", "x://y://@z@", "a@b x://c",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) { require.Equal(t, redactedByExpression(s), Redact(s)) })
+}
+
+func BenchmarkRedact(b *testing.B) {
+	text := strings.Repeat(`{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:0123456789abcdef","size":123},`, 10_000) + "https://u:p@h/"
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		Redact(text)
 	}
 }
 
