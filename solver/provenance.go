@@ -192,9 +192,15 @@ func (j *job) capture(used []schedule.Used, resolved []source.Material, platform
 	return c
 }
 
+// How many descriptors of layers are told: who asks for it gets some 15 MB, every build 1.5 MB at most.
+const (
+	maxAttestedLayers = 100_000
+	maxRecordedLayers = 10_000
+)
+
 // predicate states how the part was built, by a time. Layers are those of the part in an image and chain the
-// records that they are of, lowest first; both are nil if there is no image.
-func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []string, layers []ocispec.Descriptor) ([]byte, error) {
+// records that they are of, lowest first; both are nil if there is no image. Of maxLayers see provenance.Build.
+func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []string, layers []ocispec.Descriptor, maxLayers int) ([]byte, error) {
 	b := &provenance.Build{
 		ID:       o.job.req.Ref,
 		Started:  o.job.started,
@@ -208,7 +214,7 @@ func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []s
 	if o.ref != nil {
 		b.Definition = o.ref.def
 	}
-	b.Layers = o.layers(chain, layers)
+	b.Layers, b.MaxLayers = o.layers(chain, layers), maxLayers
 	if opt.CaptureUsage {
 		b.Usage, b.System = o.usage(), o.job.machine.Samples()
 	}
@@ -279,7 +285,7 @@ func (j *job) attest(origins map[string]*origin, out *exporter.Result) {
 		out.Attestations[id] = append(out.Attestations[id], exporter.Attestation{
 			Path: opt.Filename, PredicateType: opt.Version.PredicateType(), Metadata: meta,
 			Content: func(_ context.Context, layers []ocispec.Descriptor) ([]byte, error) {
-				return o.predicate(opt, time.Now(), chain, layers)
+				return o.predicate(opt, time.Now(), chain, layers, maxAttestedLayers)
 			},
 		})
 	}

@@ -115,7 +115,7 @@ func (j *job) keepProvenance(made *origin, finished time.Time) (d *controlpb.Des
 		}
 	}()
 	opt := provenance.Options{Max: true, Version: provenance.V1, CaptureUsage: true}
-	data, err := made.predicate(opt, finished, nil, nil)
+	data, err := made.predicate(opt, finished, nil, nil, maxRecordedLayers)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,9 @@ type Build struct {
 	// by the output's index, lowest first; it may be nil. Both are told in the longer mode only.
 	Definition *pb.Definition
 	Layers     func(vertex digest.Digest) [][]ocispec.Descriptor
+	// MaxLayers is how many descriptors of layers are told: a step is told with all that it stands on, so
+	// there are many more of them than layers, of some 150 bytes each. 0 tells none.
+	MaxLayers int
 	// Usage is what vertices took that ran, System what the machine did meanwhile; they are told if
 	// that was asked for.
 	Usage  map[digest.Digest]*usage.Samples
@@ -115,10 +118,6 @@ func (b *Build) facts(opt Options) (*facts, error) {
 	return f, nil
 }
 
-// maxLayers is how many descriptors of layers are told: a step is told with all that it stands on, so there
-// are many more of them than layers. They are about 20 MB.
-const maxLayers = 100_000
-
 // layers returns the layers by step and output. Those of the last steps are told if all are too many.
 func (b *Build) layers(config *buildConfig) map[string][][]ocispec.Descriptor {
 	if config == nil || b.Layers == nil {
@@ -131,7 +130,7 @@ func (b *Build) layers(config *buildConfig) map[string][][]ocispec.Descriptor {
 			if len(layers) == 0 {
 				continue
 			}
-			if told += len(layers); told > maxLayers {
+			if told += len(layers); told > b.MaxLayers {
 				return out
 			}
 			out[fmt.Sprintf("%s:%d", config.Steps[i].ID, output)] = [][]ocispec.Descriptor{layers}

@@ -111,6 +111,7 @@ func build(t *testing.T) *provenance.Build {
 		ID: "ref", Started: began, Finished: began.Add(time.Minute), Platform: amd64, Env: map[string]any{"site": "here"},
 		Dockerfile: "1.2.3",
 		Capture:    c, Definition: def,
+		MaxLayers: 100,
 		Layers: func(vertex digest.Digest) [][]ocispec.Descriptor {
 			if vertex != digests[0] {
 				return nil
@@ -266,12 +267,12 @@ func TestLayersAreToldByStepAndOutput(t *testing.T) {
 			map[string]int{"step0:0": 1, "step3:0": 2, "step3:2": 3},
 		},
 		"too many": {
-			map[digest.Digest][][]ocispec.Descriptor{digests[0]: {layers(1)}, digests[2]: {layers(60_000)}, digests[3]: {layers(60_000)}},
-			map[string]int{"step3:0": 60_000},
+			map[digest.Digest][][]ocispec.Descriptor{digests[0]: {layers(1)}, digests[2]: {layers(6)}, digests[3]: {layers(6)}},
+			map[string]int{"step3:0": 6},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := &provenance.Build{Platform: amd64, Capture: &provenance.Capture{}, Definition: def, Layers: func(vertex digest.Digest) [][]ocispec.Descriptor {
+			b := &provenance.Build{Platform: amd64, Capture: &provenance.Capture{}, Definition: def, MaxLayers: 11, Layers: func(vertex digest.Digest) [][]ocispec.Descriptor {
 				return tc.known[vertex]
 			}}
 			data, err := b.Predicate(provenance.Options{Max: true, Version: provenance.V1})
