@@ -62,15 +62,15 @@ func survey(f *os.File, size int64) (*survivors, error) {
 	r := reader{src: f}
 	for s.size < size {
 		message, next, err := r.next(s.size, size)
-		if errors.Is(err, ErrDamaged) {
-			break
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrDamaged):
+			return s, nil
+		case err != nil:
 			return nil, err
 		}
 		var m controlpb.StatusResponse
 		if proto.Unmarshal(message, &m) != nil {
-			break
+			return s, nil //nolint:nilerr // it ends here, like one that is cut off
 		}
 		s.note(&m)
 		s.size = next

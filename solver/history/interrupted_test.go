@@ -68,13 +68,13 @@ func TestABuildThatItsDaemonDidNotLiveToEndHasARecord(t *testing.T) {
 		short, shortTold := begin(t, s, "short", "short\n")
 		slow, slowTold := begin(t, s, "slow", "said\n")
 		large, largeTold := begin(t, s, "large", long)
-		time.Sleep(900 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond) //nolint:forbidigo // moves the clock of the bubble
 		end(short, shortTold)
 		list(t, s, nil)
 		early = killed(outer, dir)
-		time.Sleep(4 * time.Second)
+		time.Sleep(4 * time.Second) //nolint:forbidigo // moves the clock of the bubble
 		event.NewScope(slowTold, "v").Log(event.Stdout, []byte("saved\n"))
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // moves the clock of the bubble
 		event.NewScope(slowTold, "v").Log(event.Stdout, []byte("lost\n"))
 		require.NoError(t, s.Flush(t.Context()))
 		copied = killed(outer, dir)
@@ -158,7 +158,7 @@ func noted(t *testing.T, refs ...string) (dir string) {
 			b, told := begin(t, s, ref, "of "+ref)
 			defer end(b, told)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // moves the clock of the bubble
 		dir = filepath.Join(filepath.Dir(first), "killed")
 		require.NoError(t, os.CopyFS(dir, os.DirFS(first)))
 	})

@@ -55,7 +55,7 @@ func TestRecordsGoWhenTheyAreTooManyAndTooOld(t *testing.T) {
 		"few are kept":       {keep: 10, builds: 2500, tick: 600},
 		"none need be kept":  {keep: 0, builds: 500, tick: 600},
 		"the number decides": {keep: 60, builds: 1000, tick: 4000},
-		"the age decides":    {keep: 3, builds: 1000, tick: 60},
+		"the age decides":    {keep: 3, builds: 1000, tick: 120},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(3, uint64(c.builds))) //nolint:gosec // a test

@@ -104,9 +104,9 @@ func TestOutputIsShownAgainAfterTheLimitOfSpeed(t *testing.T) {
 				say(strings.Repeat("a", 10))
 				say(strings.Repeat("b", 90))
 				say("c")
-				time.Sleep(10 * time.Second)
-				say("d") // two bytes more than there may have been
-				time.Sleep(time.Second)
+				time.Sleep(10 * time.Second) //nolint:forbidigo // moves the clock of the bubble
+				say("d")                     // two bytes more than there may have been
+				time.Sleep(time.Second)      //nolint:forbidigo // moves the clock of the bubble
 				say("e")
 				say("f")
 				say(strings.Repeat("g", 20))
