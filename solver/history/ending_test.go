@@ -10,8 +10,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/solver/feed"
 	"github.com/openbuildkit/buildkit/solver/history"
 )
@@ -194,4 +196,31 @@ func TestANameWhoseRecordIsBeingDeletedCanBeUsedAgain(t *testing.T) {
 	l.next(t, controlpb.BuildHistoryEventType_STARTED, "r")
 	require.Equal(t, controlpb.BuildHistoryEventType_STARTED, list(t, s, &controlpb.BuildHistoryRequest{Ref: "r"})[0].GetType())
 	l.end(t)
+}
+
+// What has not been told to a listener is bounded: one that has not listened for very long is told so.
+func TestAListenerThatDoesNotListenIsGivenUp(t *testing.T) {
+	s := open(t, history.Config{MaxEntries: 10})
+	hold := make(chan struct{})
+	asleep := make(chan struct{})
+	ended := make(chan error, 1)
+	s.Begin(&history.Record{Ref: "first"})
+	go func() {
+		told := 0
+		ended <- s.Listen(context.Background(), &controlpb.BuildHistoryRequest{}, func(*history.Event) error {
+			if told++; told == 1 {
+				close(asleep)
+				<-hold
+			}
+			return nil
+		})
+	}()
+	<-asleep
+	for i := range 11_000 {
+		s.Begin(&history.Record{Ref: fmt.Sprint("build", i)})
+	}
+	close(hold)
+	err := <-ended
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "too much has happened")
 }

@@ -1,8 +1,11 @@
 package history
 
 import (
+	"cmp"
 	"encoding/csv"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"time"
@@ -64,6 +67,9 @@ func parseFilter(text string, now time.Time) (matcher, error) {
 	parts, err := r.Read()
 	if err != nil {
 		return nil, err
+	}
+	if rest, err := r.Read(); !errors.Is(err, io.EOF) {
+		return nil, cmp.Or(err, fmt.Errorf("a line follows: %q", rest))
 	}
 	var every []matcher
 	for _, part := range parts {

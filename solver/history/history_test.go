@@ -341,7 +341,7 @@ func TestRecordsAreLimitedAndFiltered(t *testing.T) {
 		require.Equal(t, strings.Fields(want), got, filter)
 	}
 	require.Equal(t, []string{"now", "one", "three"}, refs(list(t, s, &controlpb.BuildHistoryRequest{Filter: []string{"ref==one", "ref==three"}})))
-	for _, bad := range []string{"", "ref==", "duration>soon", "startedAt>yesterday", "ref==a,duration>"} {
+	for _, bad := range []string{"", "ref==", "duration>soon", "startedAt>yesterday", "ref==a,duration>", "ref==a\nref==b", "ref==a\n\"", "status>error", "ref=~a", "("} {
 		err := s.Listen(t.Context(), &controlpb.BuildHistoryRequest{EarlyExit: true, Filter: []string{bad}}, func(*history.Event) error { return nil })
 		require.Equal(t, codes.InvalidArgument, status.Code(err), bad)
 	}
