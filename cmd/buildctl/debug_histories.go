@@ -84,6 +84,14 @@ func (p *historyPrinter) print(e *controlpb.BuildHistoryEvent) error {
 	return err
 }
 
+// check returns the error that print would return, but for that of writing.
+func (p *historyPrinter) check(e *controlpb.BuildHistoryEvent) error {
+	if p.tmpl == nil {
+		return nil
+	}
+	return printFormat(io.Discard, p.tmpl, e)
+}
+
 func (p *historyPrinter) flush() error {
 	if p.table == nil {
 		return nil

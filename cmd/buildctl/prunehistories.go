@@ -38,6 +38,10 @@ func runPruneHistories(cmd *cobra.Command, a *app, format string) error {
 		if e.GetType() != controlpb.BuildHistoryEventType_COMPLETE || e.GetRecord().GetPinned() {
 			return nil
 		}
+		// A template that does not fit is told before anything is gone.
+		if err := p.check(e); err != nil {
+			return err
+		}
 		if err := c.DeleteHistory(cmd.Context(), e.GetRecord().GetRef()); err != nil {
 			failures = append(failures, fmt.Errorf("delete %s: %w", e.GetRecord().GetRef(), err))
 			return nil

@@ -179,15 +179,27 @@ func (s *Store) Close() error {
 func (s *Store) Content() content.InfoReaderProvider { return blobs{s} }
 
 // NotFoundError says that there is no record of a build.
-type NotFoundError struct{ Ref string }
+type NotFoundError struct {
+	Ref string
+	// Running tells that there will be one.
+	Running bool
+}
 
 // Error names the build.
 func (e *NotFoundError) Error() string {
+	if e.Running {
+		return fmt.Sprintf("failed to retrieve ref %s: the build is still running", e.Ref)
+	}
 	return fmt.Sprintf("failed to retrieve ref %s: file does not exist", e.Ref)
 }
 
 // Code is that of what is not there.
 func (e *NotFoundError) Code() codes.Code { return codes.NotFound }
+
+// noRecord returns the error that there is no record. The caller holds mu.
+func (s *Store) noRecord(ref string) error {
+	return &NotFoundError{Ref: ref, Running: s.active[ref] != nil}
+}
 
 // DeletedError says that the record of a build is being deleted.
 type DeletedError struct{ Ref string }
@@ -225,7 +237,7 @@ func (s *Store) change(ref string, fn func(*Record), attached ...blob) error {
 	old := s.get(ref)
 	if old == nil {
 		s.table.giveBack(attached)
-		return &NotFoundError{Ref: ref}
+		return s.noRecord(ref)
 	}
 	rec, _ := proto.Clone(old).(*Record)
 	rec.Generation++
@@ -279,7 +291,7 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.get(ref) == nil {
-		return &NotFoundError{Ref: ref}
+		return s.noRecord(ref)
 	}
 	s.drop(ref)
 	return nil

@@ -200,9 +200,10 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 	s.Begin(&history.Record{Ref: "active"})
 	for _, ref := range []string{"none", "active", ""} {
 		var missing *history.NotFoundError
-		require.ErrorAs(t, s.Pin(t.Context(), ref, true), &missing)
-		require.ErrorAs(t, s.Delete(t.Context(), ref), &missing)
-		require.ErrorAs(t, s.Finalize(t.Context(), ref), &missing)
+		for _, err := range []error{s.Pin(t.Context(), ref, true), s.Delete(t.Context(), ref), s.Finalize(t.Context(), ref)} {
+			require.ErrorAs(t, err, &missing)
+			require.Equal(t, ref == "active", missing.Running)
+		}
 		_, err := output(t, s, ref)
 		require.ErrorAs(t, err, &missing)
 		require.Equal(t, ref, missing.Ref)

@@ -292,14 +292,15 @@ func (s *Store) Finalize(ctx context.Context, ref string) error {
 	if err := s.await(ctx, ref); err != nil {
 		return err
 	}
-	if s.get(ref) == nil {
-		return &NotFoundError{Ref: ref}
-	}
 	s.mu.Lock()
 	t := s.unfinished[ref]
+	var err error
+	if t == nil && s.get(ref) == nil {
+		err = s.noRecord(ref)
+	}
 	s.mu.Unlock()
 	if t == nil {
-		return nil
+		return err
 	}
 	s.finish(ref, t)
 	select {
