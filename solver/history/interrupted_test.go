@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,12 +18,16 @@ import (
 	"github.com/openbuildkit/buildkit/solver/history"
 )
 
-// run has a history do what is to be done in the background, until the test ends.
-func run(t *testing.T, s *history.Store) {
+// run has a history do what is to be done in the background, until stop is called.
+func run(t *testing.T, s *history.Store) (stop func()) {
 	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(t.Context()) }()
-	t.Cleanup(func() { require.NoError(t, <-done) })
+	go func() { done <- s.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-done)
+	}
 }
 
 // killed returns what is on the disk of a daemon that is killed now.
@@ -90,7 +95,7 @@ func TestABuildThatItsDaemonDidNotLiveToEndHasARecord(t *testing.T) {
 		again := killed(t, copied)
 		s := open(t, history.Config{Dir: again})
 		require.True(t, s.Has("slow"))
-		run(t, s)
+		stop := run(t, s)
 		check := func(s *history.Store) {
 			events := list(t, s, nil)
 			require.ElementsMatch(t, []string{"short", "slow", "large"}, refs(events))
@@ -120,8 +125,9 @@ func TestABuildThatItsDaemonDidNotLiveToEndHasARecord(t *testing.T) {
 		check(s)
 		require.NoError(t, s.Finalize(t.Context(), "slow"))
 		require.NoError(t, s.Pin(t.Context(), "slow", true))
+		stop()
 		require.NoError(t, s.Flush(t.Context()))
-		require.Eventually(t, func() bool { return len(running(t, again)) == 0 }, 10*time.Second, time.Millisecond)
+		require.Empty(t, running(t, again))
 		check(open(t, history.Config{Dir: killed(t, again)}))
 	}
 }
@@ -140,8 +146,9 @@ func TestInterruptedBuildsWaitForADaemonThatLives(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.Len(t, notes(t, dir), 2)
 	s = open(t, history.Config{Dir: dir})
-	run(t, s)
+	stop := run(t, s)
 	require.ElementsMatch(t, []string{"a", "b"}, refs(list(t, s, nil)))
+	stop()
 	require.NoError(t, s.Close())
 	require.Empty(t, running(t, dir))
 	s = open(t, history.Config{Dir: dir})
@@ -189,13 +196,14 @@ func TestNotesThatAreNoneAreNoHindrance(t *testing.T) {
 			dir := noted(t, "r")
 			damage(t, notes(t, dir)[0])
 			s := open(t, history.Config{Dir: dir})
-			run(t, s)
+			stop := run(t, s)
 			for _, e := range list(t, s, nil) {
 				require.EqualValues(t, codes.Unavailable, e.GetRecord().GetError().GetCode())
 				_, err := output(t, s, e.GetRecord().GetRef())
 				require.NoError(t, err)
 			}
 			build(t, s, &history.Record{Ref: "after"}, "after", nil)
+			stop()
 			require.NoError(t, s.Close())
 			s = open(t, history.Config{Dir: dir})
 			require.Contains(t, refs(list(t, s, nil)), "after")
