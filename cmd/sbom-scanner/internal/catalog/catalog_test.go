@@ -239,12 +239,59 @@ func TestManyDamagedFilesAreToldBriefly(t *testing.T) {
 	require.Contains(t, found.Unread, "and more")
 }
 
-func TestDatabasesOfRPMThatAreNotReadAreNamed(t *testing.T) {
-	for file, form := range map[string]string{
-		"var/lib/rpm/Packages": "Berkeley DB", "usr/lib/sysimage/rpm/Packages.db": "ndb", "usr/share/rpm/Packages": "Berkeley DB",
+func TestDatabasesOfRPMAreFoundWhereRPMKeepsThem(t *testing.T) {
+	berkeley, err := os.ReadFile("testdata/Packages")
+	require.NoError(t, err)
+	ndb, err := os.ReadFile("testdata/Packages.db")
+	require.NoError(t, err)
+	for path, data := range map[string][]byte{
+		"var/lib/rpm/Packages": berkeley, "usr/share/rpm/Packages": berkeley, "usr/lib/sysimage/rpm/Packages.db": ndb, "var/lib/rpm/Packages.db": ndb,
 	} {
-		found, err := catalog.Scan(tree(t, map[string]string{file: "x", "Packages": "x", "usr/share/Packages.db": "x"}), catalog.Limits{})
+		found, err := catalog.Scan(tree(t, map[string]string{path: string(data), "Packages": "x", "usr/share/Packages.db": "x"}), catalog.Limits{})
 		require.NoError(t, err)
-		require.Equal(t, []string{`"` + file + `": a database of rpm in the form of ` + form + ` is not read, only one in SQLite`}, found.Unread)
+		require.Empty(t, found.Unread, path)
+		require.Len(t, found.Packages, 4, path)
+		require.Equal(t, path, found.Packages[0].Evidence)
+		require.Len(t, found.Files, 1)
 	}
+}
+
+func TestAnUnwrittenLogOfRPMIsTold(t *testing.T) {
+	found, err := catalog.Scan(tree(t, map[string]string{"var/lib/rpm/rpmdb.sqlite-wal": "x", "usr/share/rpm/rpmdb.sqlite-wal": ""}), catalog.Limits{})
+	require.NoError(t, err)
+	require.Equal(t, []string{`"var/lib/rpm/rpmdb.sqlite-wal": what rpm has installed last stands in a log beside its database, which is not read`}, found.Unread)
+}
+
+// Lock files say what would be installed, of which there may be nothing.
+func TestLockFilesAreNoInstalledPackages(t *testing.T) {
+	found, err := catalog.Scan(tree(t, map[string]string{
+		"app/package-lock.json":               `{"lockfileVersion":1,"dependencies":{"a":{"version":"1"}}}`,
+		"b/package-lock.json":                 `{"lockfileVersion":3,"packages":{"node_modules/a":{"version":"1"}}}`,
+		"app/node_modules/.package-lock.json": `{"lockfileVersion":2,"packages":{"node_modules/a":{"version":"1"}}}`,
+		"requirements.txt":                    "a==1\n", "go.sum": "a v1 h1:x\n",
+	}), catalog.Limits{})
+	require.NoError(t, err)
+	require.Empty(t, found.Packages)
+	require.Empty(t, found.Unread)
+}
+
+func TestEveryProgramHasItsModules(t *testing.T) {
+	own, err := os.Executable()
+	require.NoError(t, err)
+	program, err := os.ReadFile(own)
+	require.NoError(t, err)
+	root := tree(t, map[string]string{"bin/link": "->a"})
+	for _, name := range []string{"bin/a", "bin/b"} {
+		require.NoError(t, root.WriteFile(name, program, 0o755))
+		require.NoError(t, root.Chmod(name, 0o755))
+	}
+	found, err := catalog.Scan(root, catalog.Limits{})
+	require.NoError(t, err)
+	in := map[string]int{}
+	for _, p := range found.Packages {
+		in[p.Evidence]++
+	}
+	require.Len(t, in, 2, "and not in a link to one")
+	require.Equal(t, in["bin/a"], in["bin/b"])
+	require.Len(t, found.Files, 2)
 }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,34 +30,57 @@ const (
 // publicKey is the name of the keys that rpm keeps among packages.
 const publicKey = "gpg-pubkey"
 
-// parseRPM reads a database of rpm in SQLite, which rpm writes since 4.16. Older forms are not read.
+// parseRPM reads a database of rpm in SQLite, which rpm writes since 4.16.
 func parseRPM(f *io.SectionReader, add func(Package) error) error {
 	db, err := openDatabase(f, f.Size())
 	if err != nil {
 		return err
 	}
-	return db.table("Packages", func(row []any) error {
+	found := headers{add: add}
+	err = db.table("Packages", func(row []any) error {
 		if len(row) < 2 {
 			return errDamaged
 		}
 		blob, _ := row[1].([]byte)
-		p, err := rpmPackage(blob)
-		if err != nil || p.Name == publicKey {
-			return err
-		}
-		return add(p)
+		return found.take(blob)
 	})
+	return cmp.Or(err, found.damaged)
 }
 
-// olderRPM says of a database of rpm in another form that it is not read: what is installed is not
-// known then. One that is empty says that nothing is.
-func olderRPM(form string) parser {
-	return func(f *io.SectionReader, _ func(Package) error) error {
-		if f.Size() == 0 {
-			return nil
-		}
-		return fmt.Errorf("a database of rpm in the form of %s is not read, only one in SQLite", form)
+// unwritten says of what rpm has not yet written to its database that it is not read.
+func unwritten(f *io.SectionReader, _ func(Package) error) error {
+	if f.Size() == 0 {
+		return nil
 	}
+	return errors.New("what rpm has installed last stands in a log beside its database, which is not read")
+}
+
+func errNotRPM(form string) error { return fmt.Errorf("not a database of rpm in the form of %s", form) }
+
+// headers hands on the packages of headers. Those that are damaged are passed over.
+type headers struct {
+	add func(Package) error
+	// damaged is what was wrong first.
+	damaged error
+}
+
+func (h *headers) damage(err error) {
+	if h.damaged == nil {
+		h.damaged = err
+	}
+}
+
+// take fails as add does.
+func (h *headers) take(blob []byte) error {
+	p, err := rpmPackage(blob)
+	if err != nil {
+		h.damage(err)
+		return nil
+	}
+	if p.Name == publicKey {
+		return nil
+	}
+	return h.add(p)
 }
 
 // rpmPackage reads the header of a package.

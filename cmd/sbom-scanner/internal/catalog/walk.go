@@ -96,10 +96,12 @@ func parserOf(name string) parser {
 		return parseAPK
 	case "var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/share/rpm/rpmdb.sqlite":
 		return parseRPM
+	case "var/lib/rpm/rpmdb.sqlite-wal", "usr/lib/sysimage/rpm/rpmdb.sqlite-wal", "usr/share/rpm/rpmdb.sqlite-wal":
+		return unwritten
 	case "var/lib/rpm/Packages", "usr/lib/sysimage/rpm/Packages", "usr/share/rpm/Packages":
-		return olderRPM("Berkeley DB")
+		return parseBDB
 	case "var/lib/rpm/Packages.db", "usr/lib/sysimage/rpm/Packages.db", "usr/share/rpm/Packages.db":
-		return olderRPM("ndb")
+		return parseNDB
 	}
 	dir, base := path.Split(name)
 	dir = strings.TrimSuffix(dir, "/")

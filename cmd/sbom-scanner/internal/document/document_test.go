@@ -211,6 +211,37 @@ func requireSPDX(t *testing.T, data []byte) {
 	require.True(t, described, "a document describes something")
 }
 
+// properties are those that the schema of SPDX 2.3 knows: it allows no others.
+var properties = map[string]string{
+	"document": "SPDXID annotations comment creationInfo dataLicense externalDocumentRefs hasExtractedLicensingInfos name revieweds " +
+		"spdxVersion documentNamespace documentDescribes packages files snippets relationships",
+	"creationInfo": "comment created creators licenseListVersion",
+	"packages": "SPDXID annotations attributionTexts builtDate checksums comment copyrightText description downloadLocation externalRefs " +
+		"filesAnalyzed hasFiles homepage licenseComments licenseConcluded licenseDeclared licenseInfoFromFiles name originator packageFileName " +
+		"packageVerificationCode primaryPackagePurpose releaseDate sourceInfo summary supplier validUntilDate versionInfo",
+	"externalRefs": "comment referenceCategory referenceLocator referenceType",
+	"files": "SPDXID annotations artifactOfs attributionTexts checksums comment copyrightText fileContributors fileDependencies fileName " +
+		"fileTypes licenseComments licenseConcluded licenseInfoInFiles noticeText",
+	"checksums":     "algorithm checksumValue",
+	"relationships": "spdxElementId comment relatedSpdxElement relationshipType",
+}
+
+// requireProperties fails if anything has a property that the schema does not know.
+func requireProperties(t *testing.T, name string, v any) {
+	t.Helper()
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			require.Contains(t, strings.Fields(properties[name]), key, "of %s", name)
+			requireProperties(t, key, value)
+		}
+	case []any:
+		for _, e := range v {
+			requireProperties(t, name, e)
+		}
+	}
+}
+
 func TestDocumentsAreValid(t *testing.T) {
 	long := strings.Repeat("x", 1000)
 	for name, found := range map[string]*catalog.Inventory{
@@ -234,6 +265,9 @@ func TestDocumentsAreValid(t *testing.T) {
 			var s struct{ Predicate json.RawMessage }
 			require.NoError(t, json.Unmarshal(data, &s))
 			requireSPDX(t, s.Predicate)
+			var all any
+			require.NoError(t, json.Unmarshal(s.Predicate, &all))
+			requireProperties(t, "document", all)
 		})
 	}
 }
