@@ -23,11 +23,13 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/propagation"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
 	"github.com/openbuildkit/buildkit/api/status"
@@ -113,7 +115,7 @@ func (o *options) dialOptions(address string) (string, []grpc.DialOption, error)
 		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithChainUnaryInterceptor(status.UnaryClient),
 		grpc.WithChainStreamInterceptor(status.StreamClient),
-		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithPropagators(
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(traced), otelgrpc.WithPropagators(
 			propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))),
 	}
 	host := hostOf(address)
@@ -143,6 +145,11 @@ func (o *options) dialOptions(address string) (string, []grpc.DialOption, error)
 		opts = append(opts, grpc.WithContextDialer(dial))
 	}
 	return target, opts, nil
+}
+
+// traced leaves out of traces how traces are sent: each would bring the next.
+func traced(info *stats.RPCTagInfo) bool {
+	return info.FullMethodName != coltracepb.TraceService_Export_FullMethodName
 }
 
 // dialerOf returns the function that connects, nil for gRPC's own, and the target it is given.

@@ -2,7 +2,8 @@
 // that they were made of. What is kept or given away is redacted; what is executed is not.
 //
 // A credential is what a url has before its host, wherever that url stands, see giturl.Redact for text;
-// and headers of requests that are not known to hold none. Values of secrets never are in a graph.
+// headers of requests that are not known to hold none; and options of remote caches and exporters that
+// are known to be one. Values of secrets never are in a graph.
 // The functions return copies and take nil.
 package redact
 
@@ -19,8 +20,8 @@ import (
 	pb "github.com/openbuildkit/buildkit/api/llb"
 )
 
-// hidden stands where a credential was that is no part of a url.
-const hidden = "xxxxx"
+// Hidden stands where a credential was that is no part of a url.
+const Hidden = "xxxxx"
 
 // plainHeaders are those of requests whose values are shown.
 var plainHeaders = map[string]bool{
@@ -56,7 +57,7 @@ func Op(op *pb.Op) *pb.Op {
 func headers(attrs map[string]string) {
 	for k := range attrs {
 		if strings.HasPrefix(k, pb.AttrHTTPHeaderPrefix) && !plainHeaders[k] {
-			attrs[k] = hidden
+			attrs[k] = Hidden
 		}
 	}
 }
@@ -134,7 +135,7 @@ func redactEncoded(text string) string {
 	case clean == string(plain):
 		return text
 	case !utf8.ValidString(clean):
-		clean = hidden // whatever it is, it would not be that without a part of it
+		clean = Hidden // whatever it is, it would not be that without a part of it
 	}
 	return base64.StdEncoding.EncodeToString([]byte(clean))
 }
@@ -158,7 +159,7 @@ func Option(key, value string) string {
 // proxy returns the address of a proxy without credentials. It need not be a url.
 func proxy(address string) string {
 	if at := strings.LastIndex(address, "@"); at >= 0 && !strings.Contains(address, "://") {
-		return hidden + address[at:]
+		return Hidden + address[at:]
 	}
 	return giturl.Redact(address)
 }

@@ -17,9 +17,14 @@ import (
 type app struct {
 	root  *cobra.Command
 	flags globalFlags
+	// trace is that of the command; nil if none has begun.
+	trace *tracing
 	// closers are run when the command has ended, last first.
 	closers []func() error
 }
+
+// builds is the annotation of commands that build.
+const builds = "builds"
 
 type globalFlags struct {
 	debug     bool
@@ -60,7 +65,7 @@ func newApp() *app {
 	f.IntVar(&a.flags.timeout, "timeout", 5, "timeout backend connection after value seconds, 0 for none")
 	f.BoolVar(&a.flags.wait, "wait", false, "block RPCs until the connection becomes available")
 	a.flags.profile.register(f)
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.start() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.start(cmd) }
 	root.AddCommand(
 		newBuildCommand(a),
 		newDuCommand(a),
@@ -74,7 +79,7 @@ func newApp() *app {
 }
 
 // start does what holds for all commands.
-func (a *app) start() error {
+func (a *app) start(cmd *cobra.Command) error {
 	level := "info"
 	if a.flags.debug {
 		level = "debug"
@@ -87,10 +92,18 @@ func (a *app) start() error {
 		return err
 	}
 	a.closers = append(a.closers, stop)
+	ctx, tracing, err := startTracing(cmd.Context(), cmd.CommandPath(), cmd.Annotations[builds] != "", os.Args, os.Getenv)
+	if err != nil {
+		return err
+	}
+	a.trace = tracing
+	cmd.SetContext(ctx)
 	return nil
 }
 
-func (a *app) close() error {
+// close ends what the command has begun. The command has ended with result.
+func (a *app) close(result error) error {
+	a.trace.end(result)
 	var errs []error
 	for i := len(a.closers) - 1; i >= 0; i-- {
 		errs = append(errs, a.closers[i]())
@@ -114,6 +127,7 @@ func (a *app) client(ctx context.Context) (*client.Client, error) {
 		return nil, err
 	}
 	a.closers = append(a.closers, c.Close)
+	a.trace.sendToDaemon(c.Conn())
 	if a.flags.wait {
 		if err := c.Wait(ctx); err != nil {
 			return nil, err

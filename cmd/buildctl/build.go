@@ -65,8 +65,9 @@ func newBuildCommand(a *app) *cobra.Command {
 		Short:   "build",
 		Example: "  buildctl build --frontend dockerfile.v0 --opt target=foo --opt build-arg:foo=bar " +
 			"--local context=. --local dockerfile=. --output type=image,name=docker.io/username/image,push=true",
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runBuild(cmd, a, b) },
+		Args:        noArgs,
+		Annotations: map[string]string{builds: "true"},
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runBuild(cmd, a, b) },
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "Define exports for build result, e.g. --output type=image,name=docker.io/username/image,push=true")

@@ -16,8 +16,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"go.opentelemetry.io/otel/propagation"
-
 	"github.com/openbuildkit/buildkit/api/status"
 )
 
@@ -26,16 +24,9 @@ func main() {
 	clearUmask()
 	collectLate()
 	ctx, stop := withSignals(context.Background())
-	code := execute(withTrace(ctx, os.Getenv), os.Args[1:])
+	code := execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
-}
-
-// withTrace makes what is done part of the trace that the environment names, if it does.
-func withTrace(ctx context.Context, getenv func(string) string) context.Context {
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
-		"traceparent": getenv("TRACEPARENT"), "tracestate": getenv("TRACESTATE"),
-	})
 }
 
 // collectLate puts off the first garbage collection until there is more garbage than most commands
@@ -59,7 +50,7 @@ func execute(ctx context.Context, args []string) int {
 	app := newApp()
 	app.root.SetArgs(args)
 	err := app.root.ExecuteContext(ctx)
-	err = errors.Join(err, app.close())
+	err = errors.Join(err, app.close(err))
 	if err == nil {
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/rogpeppe/go-internal/testscript"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -38,10 +39,16 @@ func TestScripts(t *testing.T) {
 			controlpb.RegisterControlServer(srv, d)
 			gatewaypb.RegisterLLBBridgeServer(srv, fakeBridge{d: d})
 			contentapi.RegisterContentServer(srv, fakeContent{})
+			coltracepb.RegisterTraceServiceServer(srv, &spanFile{path: filepath.Join(env.WorkDir, "daemon.spans")})
 			go func() { _ = srv.Serve(l) }()
 			env.Defer(srv.Stop)
 			env.Setenv("BUILDKIT_HOST", "unix://"+sock)
 			env.Setenv("SOCK", sock)
+			collector, err := serveCollector(env)
+			if err != nil {
+				return err
+			}
+			env.Setenv("COLLECTOR", collector)
 			env.Setenv("HOME", env.WorkDir)
 			def, err := llb.Image("a").Run(llb.Args("x")).Root().Marshal(context.Background())
 			if err != nil {

@@ -220,3 +220,41 @@ func TestATraceHasTheClientAndWhatWasPulledAndPushed(t *testing.T) {
 	}
 	require.True(t, slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "sha256:") }), "a layer was pulled: %q", names)
 }
+
+// The trace of a build begins with the command of the client and holds what that asked for.
+func TestATraceBeginsWithTheCommandOfTheClient(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	refFile := filepath.Join(t.TempDir(), "ref")
+	d.Build(t, dockerfile(t, "FROM busybox", "COPY Dockerfile /"), "--ref-file="+refFile, "--opt=build-arg:FROM=https://me:secret@example.com/")
+	type span struct {
+		Name                string
+		SpanContext, Parent struct{ TraceID, SpanID string }
+		Attributes          []struct {
+			Key   string
+			Value struct{ Value any }
+		}
+	}
+	var all []span
+	byName := map[string]span{}
+	for dec := json.NewDecoder(strings.NewReader(d.MustBuildctl(t, "debug", "logs", "--trace", read(t, refFile)).Stdout)); dec.More(); {
+		var s span
+		require.NoError(t, dec.Decode(&s))
+		all, byName[s.Name] = append(all, s), s
+	}
+	command := byName["buildctl build"]
+	require.NotEmpty(t, command.SpanContext.SpanID)
+	require.Equal(t, "0000000000000000", command.Parent.SpanID)
+	require.Equal(t, "command", command.Attributes[0].Key)
+	argv, ok := command.Attributes[0].Value.Value.([]any)
+	require.True(t, ok, "a list: %v", command.Attributes)
+	require.Contains(t, argv, "--opt=build-arg:FROM=https://xxxxx@example.com/")
+	require.Contains(t, argv, "--frontend=dockerfile.v0")
+	for _, s := range all {
+		require.Equal(t, command.SpanContext.TraceID, s.SpanContext.TraceID, s.Name)
+	}
+	for _, call := range []string{"Control/ListWorkers", "Control/Session", "Control/Solve", "Control/Status", "frontend.LLBBridge/Solve"} {
+		name := "moby.buildkit.v1." + call
+		require.Equal(t, command.SpanContext.SpanID, byName[name].Parent.SpanID, name)
+	}
+	require.Equal(t, byName["moby.buildkit.v1.Control/Solve"].SpanContext.SpanID, byName["build"].Parent.SpanID)
+}

@@ -206,11 +206,26 @@ func attributes(all []*commonpb.KeyValue) []attribute.KeyValue {
 			out = append(out, key.Int64(v.IntValue))
 		case *commonpb.AnyValue_DoubleValue:
 			out = append(out, key.Float64(v.DoubleValue))
+		case *commonpb.AnyValue_ArrayValue:
+			out = append(out, list(key, v.ArrayValue))
 		default:
 			out = append(out, key.String(kv.GetValue().String()))
 		}
 	}
 	return out
+}
+
+// list returns a list of texts; one of other values is written out as text.
+func list(key attribute.Key, all *commonpb.ArrayValue) attribute.KeyValue {
+	var out []string
+	for _, v := range all.GetValues() {
+		text, ok := v.GetValue().(*commonpb.AnyValue_StringValue)
+		if !ok {
+			return key.String(all.String())
+		}
+		out = append(out, text.StringValue)
+	}
+	return key.StringSlice(out)
 }
 
 // encodeSpans returns spans as they are stored.

@@ -3,7 +3,6 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,20 +11,19 @@ import (
 
 	"github.com/containerd/log"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 
 	"github.com/openbuildkit/buildkit/cmd/buildkitd/internal/config"
+	"github.com/openbuildkit/buildkit/cmd/internal/otlp"
 )
 
 // traceFlush is how long the last traces may take on their way out.
 const traceFlush = 5 * time.Second
 
-// maxUploads is how many builds may have spans on their way to the collector; those of more are lost.
+// maxUploads is how many builds and clients may have spans on their way to the collector at once; those of more are lost.
 const maxUploads = 16
 
 // traces receives the spans of programs in build steps and of clients, over OTLP, has those that belong to
@@ -47,15 +45,16 @@ type traces struct {
 
 // newTraces opens the socket. A daemon whose socket is taken builds without it.
 func newTraces(ctx context.Context, cfg config.OTEL) *traces {
-	t := &traces{up: collectorClient(os.Getenv), slots: make(chan struct{}, maxUploads)}
-	if t.up != nil {
-		t.collector = otlptrace.NewUnstarted(t.up)
-		if err := t.collector.Start(ctx); err != nil {
-			log.G(ctx).WithError(err).Warn("traces are not sent to the collector")
-			t.up, t.collector = nil, nil
-		}
+	t := &traces{slots: make(chan struct{}, maxUploads)}
+	up, err := otlp.Client(os.Getenv, true)
+	if up != nil {
+		t.up, t.collector = up, otlptrace.NewUnstarted(up)
+		err = t.collector.Start(ctx)
 	}
-	var err error
+	if err != nil {
+		log.G(ctx).WithError(err).Warn("traces are not sent to the collector")
+		t.up, t.collector = nil, nil
+	}
 	if t.lis, err = listenTraces(cfg.SocketPath); err != nil {
 		log.G(ctx).WithError(err).Warn("build steps can't send traces")
 	}
@@ -64,21 +63,25 @@ func newTraces(ctx context.Context, cfg config.OTEL) *traces {
 
 // spans passes the spans of a build on. It does not wait.
 func (t *traces) spans(all tracetest.SpanStubs) {
-	if t.collector == nil {
-		return
+	if t.collector != nil {
+		t.upload(func(ctx context.Context) error { return t.collector.ExportSpans(ctx, all.Snapshots()) })
 	}
+}
+
+// upload has spans sent to the collector. It does not wait.
+func (t *traces) upload(send func(context.Context) error) {
 	select {
 	case t.slots <- struct{}{}:
 	default:
-		log.L.Warn("the spans of a build are lost: the collector is slow")
+		log.L.Warn("spans are lost: the collector is slow")
 		return
 	}
 	t.uploads.Go(func() {
 		defer func() { <-t.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), traceFlush)
 		defer cancel()
-		if err := t.collector.ExportSpans(ctx, all.Snapshots()); err != nil {
-			log.L.WithError(err).Warn("the spans of a build are lost")
+		if err := send(ctx); err != nil {
+			log.L.WithError(err).Warn("spans are lost")
 		}
 	})
 }
@@ -101,23 +104,6 @@ func listenTraces(path string) (net.Listener, error) {
 	return lis, nil
 }
 
-// collectorClient returns the client that the variables of OpenTelemetry ask for, nil for none.
-func collectorClient(getenv func(string) string) otlptrace.Client {
-	exporter := getenv("OTEL_TRACES_EXPORTER")
-	named := getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") + getenv("OTEL_EXPORTER_OTLP_ENDPOINT")
-	if exporter != "otlp" && (exporter != "" || named == "") {
-		return nil
-	}
-	protocol := getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-	if protocol == "" {
-		protocol = getenv("OTEL_EXPORTER_OTLP_PROTOCOL")
-	}
-	if protocol == "http/protobuf" {
-		return otlptracehttp.NewClient()
-	}
-	return otlptracegrpc.NewClient()
-}
-
 // path returns the socket, empty if there is none.
 func (t *traces) path() string {
 	if t.lis == nil {
@@ -126,15 +112,13 @@ func (t *traces) path() string {
 	return t.lis.Addr().String()
 }
 
-// Export passes spans on, and keeps those of builds.
-func (t *traces) Export(ctx context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+// Export passes spans on, and keeps those of builds. Who sends them does not wait for the collector.
+func (t *traces) Export(_ context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
 	if t.builds != nil {
 		t.builds.AddSpans(req.GetResourceSpans())
 	}
 	if t.up != nil {
-		if err := t.up.UploadTraces(ctx, req.ResourceSpans); err != nil {
-			return nil, fmt.Errorf("pass traces on: %w", err)
-		}
+		t.upload(func(ctx context.Context) error { return t.up.UploadTraces(ctx, req.GetResourceSpans()) })
 	}
 	return &coltracepb.ExportTraceServiceResponse{}, nil
 }
