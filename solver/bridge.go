@@ -65,13 +65,13 @@ func (b *bridge) solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 
 // load makes a definition part of the job, as a result of what the frontend was asked.
 func (b *bridge) load(ctx context.Context, def *pb.Definition, policies *policy.Set) (*reference, error) {
-	_, edge, err := b.job.load(ctx, def, policies)
+	g, edge, err := b.job.load(ctx, def, policies)
 	if err != nil {
 		return nil, err
 	}
 	b.asked.load(edge)
 	b.job.noteDefinition(def, b.asked)
-	return &reference{job: b.job, edge: edge, def: def, asked: b.asked}, nil
+	return &reference{job: b.job, edge: edge, def: def, built: g.Definition, asked: b.asked}, nil
 }
 
 // load checks a definition and makes its vertices part of the job.

@@ -212,7 +212,7 @@ func (o *origin) predicate(opt provenance.Options, finished time.Time, chain []s
 		Dockerfile: o.job.solver.cfg.DockerfileVersion,
 	}
 	if o.ref != nil {
-		b.Definition = o.ref.def
+		b.Definition = o.ref.built
 	}
 	b.Layers, b.MaxLayers = o.layers(chain, layers), maxLayers
 	if opt.CaptureUsage {

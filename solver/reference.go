@@ -18,7 +18,8 @@ import (
 type reference struct {
 	job  *job
 	edge schedule.Edge
-	def  *pb.Definition
+	// def is what the frontend has sent, built what policies have made of it.
+	def, built *pb.Definition
 	// asked is the request that made it.
 	asked *asked
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -139,6 +141,36 @@ func TestWhatInputsWereMadeOfIsTold(t *testing.T) {
 	require.Equal(t, most.Definition.Materials, least.Definition.Materials)
 
 	require.ErrorContains(t, build(map[string]string{"attest:provenance": "complete-materials=true"}), "incomplete: local_source context, local_source dockerfile")
+}
+
+// A graph is told as it was built: with what a policy has put in the place of a source, and all that stands on it.
+func TestWhatAPolicyHasReplacedIsTold(t *testing.T) {
+	d, registry := startWithRegistry(t, harness.DaemonOptions{})
+	web := httptest.NewServer(http.FileServer(http.Dir(tree(t, map[string]string{"one": "1", "two": "2"}))))
+	defer web.Close()
+	dir := dockerfile(t, "FROM busybox", "ADD "+web.URL+"/one /number", "RUN cat /number")
+	name := registry.Host + "/out/replaced:1"
+	ref, r := recorded(t, d, dir, policyFile(t, converts(web.URL+"/one", web.URL+"/two")),
+		"--opt=attest:provenance=mode=max", "--output=type=image,push=true,name="+name)
+	require.Zero(t, r.Code, r.Stderr)
+	_, all := attested(t, pulledIndex(t, name), "linux/amd64")
+	require.Len(t, all, 1)
+	layers := layerDigests(t, pulled(t, name))
+	require.Len(t, layers, 3)
+	for _, predicate := range []string{string(all[0].Predicate), recordedPredicate(t, d, ref)} {
+		var p shapeV1
+		require.NoError(t, json.Unmarshal([]byte(predicate), &p))
+		require.Equal(t, web.URL+"/two", p.Definition.Materials[1].URI)
+		require.NotContains(t, predicate, web.URL+"/one", "but in the Dockerfile, which is in base64")
+		require.NotEmpty(t, stepOf(t, []byte(predicate), web.URL+"/two"))
+		base, added, ran := stepOf(t, []byte(predicate), "docker-image://"), stepOf(t, []byte(predicate), `"copy":`), stepOf(t, []byte(predicate), "cat /number")
+		require.Equal(t, map[string][]string{base + ":0": layers[:1], added + ":0": layers[:2], ran + ":0": layers}, layersTold(t, []byte(predicate)))
+		lines := map[string]int32{base: 1, added: 2, ran: 3}
+		for step, line := range lines {
+			require.Equal(t, line, p.Run.Metadata.BuildKit.Source.Locations[step].Locations[0].Ranges[0].Start.Line, step)
+		}
+	}
+	require.Contains(t, lastSamples(t, recordedPredicate(t, d, ref)), "cat /number")
 }
 
 // layersTold returns the layers of steps in a predicate of version 1, as digests by step and output.

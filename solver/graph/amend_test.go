@@ -6,6 +6,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/openbuildkit/buildkit/api/llb"
 	"github.com/openbuildkit/buildkit/solver/graph"
@@ -59,6 +60,48 @@ func TestAReplacedSourceChangesWhatDescendsFromIt(t *testing.T) {
 	}
 	// The name of the replaced source is the new one where nobody gave it a name.
 	require.Contains(t, load(t, def, replacing("docker-image://other", "docker-image://c")), "docker-image://c")
+}
+
+func TestTheDefinitionIsThatOfWhatIsBuilt(t *testing.T) {
+	b := &builder{}
+	a, other := b.add(source("docker-image://a")), b.add(source("docker-image://other"))
+	one := b.add(run(a, "one"))
+	join := run(one, "join")
+	join.Inputs = append(join.Inputs, other)
+	top := b.add(join)
+	unused := b.add(source("docker-image://unused"))
+	def := b.result(top)
+	said := func(text string) *pb.OpMetadata {
+		return &pb.OpMetadata{Description: map[string]string{"llb.customname": text}}
+	}
+	def.Metadata = map[string]*pb.OpMetadata{a.Digest: said("a"), one.Digest: said("one"), other.Digest: said("other"), unused.Digest: said("unused")}
+	def.Source = &pb.Source{
+		Infos:     []*pb.SourceInfo{{Filename: "f"}},
+		Locations: map[string]*pb.Locations{a.Digest: {Locations: []*pb.Location{{Ranges: []*pb.Range{{Start: &pb.Position{Line: 7}}}}}}, other.Digest: {}},
+	}
+	plain, err := graph.Load(def, opt)
+	require.NoError(t, err)
+	require.Same(t, def, plain.Definition)
+
+	g, err := graph.Load(def, replacing("docker-image://a", "docker-image://b"))
+	require.NoError(t, err)
+	// As nothing is replaced any more it is loaded as it is.
+	again, err := graph.Load(g.Definition, opt)
+	require.NoError(t, err)
+	require.Same(t, g.Definition, again.Definition)
+	require.Len(t, again.Vertices, len(g.Vertices))
+	for i, v := range g.Vertices {
+		require.Equal(t, v.Digest, again.Vertices[i].Digest)
+		require.Equal(t, v.Name, again.Vertices[i].Name)
+		require.True(t, proto.Equal(v.Op, again.Vertices[i].Op))
+		require.Len(t, again.Vertices[i].Sources, len(v.Sources))
+	}
+	require.Equal(t, g.Root.Vertex.Digest, again.Root.Vertex.Digest)
+	base := load(t, g.Definition, opt)["a"].Digest.String()
+	require.NotEqual(t, a.Digest, base)
+	require.EqualValues(t, 7, g.Definition.GetSource().GetLocations()[base].GetLocations()[0].GetRanges()[0].GetStart().GetLine())
+	require.Equal(t, "unused", g.Definition.GetMetadata()[unused.Digest].GetDescription()["llb.customname"])
+	require.Len(t, def.GetDef(), len(g.Definition.GetDef()))
 }
 
 func TestSourcesThatBecomeTheSameHaveOneDigest(t *testing.T) {

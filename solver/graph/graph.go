@@ -19,6 +19,9 @@ type Graph struct {
 	Vertices []*Vertex
 	// Root is the wanted output.
 	Root Edge
+	// Definition is what was loaded, with what was amended as it is now and under its new digest. It must not be
+	// changed.
+	Definition *pb.Definition
 }
 
 // Edge is one output of a vertex.

@@ -44,7 +44,11 @@ func Load(def *pb.Definition, opt Opt) (*Graph, error) {
 	if err := l.link(root.digest); err != nil {
 		return nil, err
 	}
-	return &Graph{Vertices: l.order, Root: Edge{Vertex: l.parsed[l.index[root.digest]].vertex, Output: root.output}}, nil
+	built, err := l.definition()
+	if err != nil {
+		return nil, err
+	}
+	return &Graph{Vertices: l.order, Root: Edge{Vertex: l.parsed[l.index[root.digest]].vertex, Output: root.output}, Definition: built}, nil
 }
 
 type loader struct {
@@ -62,6 +66,8 @@ type parsedOp struct {
 	// amended is set if the op is not what the definition says.
 	amended bool
 	vertex  *Vertex
+	// raw is the op where its vertex has another digest.
+	raw []byte
 }
 
 type visit uint8
