@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	controlpb "github.com/openbuildkit/buildkit/api/control"
+	"github.com/openbuildkit/buildkit/api/giturl"
 	"github.com/openbuildkit/buildkit/api/redact"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/solver/feed"
@@ -151,7 +152,7 @@ func (b *Build) end(rec *Record, o Outcome) {
 
 func (b *Build) fill(rec *Record, o Outcome) {
 	if rec.Frontend == "" {
-		rec.Frontend = o.Frontend
+		rec.Frontend = giturl.Redact(o.Frontend)
 	}
 	rec.ExporterResponse = redact.Map(o.Response)
 	rec.Result, rec.Results = o.Result, o.Results

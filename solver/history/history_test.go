@@ -367,7 +367,7 @@ func TestCredentialsAreNotRecorded(t *testing.T) {
 	s := open(t, history.Config{})
 	told := feed.New("")
 	b := s.Begin(&history.Record{
-		Ref: "r",
+		Ref: "r", Frontend: "https://user:" + mark + "@example.org",
 		FrontendAttrs: map[string]string{
 			"context":              "https://user:" + mark + "@example.org/a.git#main",
 			"vcs:source":           "https://" + mark + "@example.org/a.git",

@@ -12,6 +12,7 @@ import (
 // redacted returns a copy of a record without the credentials that options may hold.
 func redacted(rec *Record) *Record {
 	out, _ := proto.Clone(rec).(*Record)
+	out.Frontend = giturl.Redact(out.GetFrontend())
 	out.FrontendAttrs = redact.Map(out.GetFrontendAttrs())
 	if imports, ok := out.GetFrontendAttrs()["cache-imports"]; ok {
 		out.FrontendAttrs["cache-imports"] = redactedCaches(imports)

@@ -86,7 +86,7 @@ func (s *Store) AddSpans(all []*tracepb.ResourceSpans) {
 				}
 				for _, t := range s.traces[trace.TraceID(span.GetTraceId())] {
 					if len(t.foreign) < maxSpans {
-						t.foreign = append(t.foreign, foreignSpan(redact.Message(span), res, scope.GetScope()))
+						t.foreign = append(t.foreign, foreignSpan(redact.Message(span), res, redact.Message(scope.GetScope())))
 					}
 				}
 			}

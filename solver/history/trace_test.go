@@ -120,7 +120,7 @@ func TestATraceHasNoCredentials(t *testing.T) {
 	}
 	s.AddSpans([]*tracepb.ResourceSpans{{
 		Resource:   &resourcepb.Resource{Attributes: []*commonpb.KeyValue{{Key: "process.command_args", Value: text(url)}}},
-		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{span}}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: url}, Spans: []*tracepb.Span{span}}},
 	}})
 	told := feed.New("")
 	told.Close()
@@ -128,7 +128,7 @@ func TestATraceHasNoCredentials(t *testing.T) {
 	require.NoError(t, s.Finalize(t.Context(), "r"))
 	stored := string(blob(t, s, list(t, s, nil)[0].GetRecord().GetTrace()))
 	require.NotContains(t, stored, "sesame")
-	require.Equal(t, 7, strings.Count(stored, "https://xxxxx@h/r.git"))
+	require.Equal(t, 8, strings.Count(stored, "https://xxxxx@h/r.git"))
 	require.Equal(t, "get "+url, span.GetName(), "the client's own is as it was")
 }
 
