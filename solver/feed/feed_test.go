@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -113,6 +116,32 @@ func TestLateListenerIsToldEverything(t *testing.T) {
 		require.NoError(t, <-done)
 		f.Emit(event.Batch{Logs: []event.Log{{}}})
 		f.Close()
+	})
+}
+
+func TestManyListenersHaveTheLastAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := feed.New("")
+		const listeners = 200
+		var told atomic.Int64
+		var all sync.WaitGroup
+		for range listeners {
+			all.Go(func() {
+				assert.NoError(t, watch(t.Context(), f, func(b event.Batch) error {
+					told.Add(int64(len(b.Logs)))
+					return nil
+				}))
+			})
+		}
+		synctest.Wait()
+		f.Emit(event.Batch{Logs: []event.Log{{}}})
+		synctest.Wait()
+		require.Less(t, told.Load(), int64(listeners), "they rest before they read")
+		end := time.Now()
+		f.Close()
+		all.Wait()
+		require.Zero(t, time.Since(end))
+		require.EqualValues(t, listeners, told.Load())
 	})
 }
 

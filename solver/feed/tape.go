@@ -43,13 +43,14 @@ type tape struct {
 	live     []span
 	failure  error
 	spilling bool
-	ended    bool
 	// taken is set when the file belongs to somebody else.
 	taken bool
 
 	// more is closed and replaced when there is more, or the end, if somebody waits for it.
 	more     chan struct{}
 	watchers int
+	// over is closed at the end.
+	over chan struct{}
 	// room is signalled when spilling has got on.
 	room *sync.Cond
 }
@@ -69,7 +70,7 @@ type span struct {
 }
 
 func newTape(dir string) *tape {
-	t := &tape{dir: dir, owned: true, more: make(chan struct{})}
+	t := &tape{dir: dir, owned: true, more: make(chan struct{}), over: make(chan struct{})}
 	t.room = sync.NewCond(&t.mu)
 	return t
 }
@@ -217,7 +218,7 @@ func (t *tape) save() (path string, err error) {
 		t.room.Wait()
 	}
 	switch {
-	case t.ended:
+	case t.ended():
 		return "", errEnded
 	case t.failure != nil:
 		return "", t.failure
@@ -376,8 +377,18 @@ func (t *tape) chunkAt(off int64) chunk {
 func (t *tape) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ended = true
+	close(t.over)
 	t.wake()
+}
+
+// ended tells whether nothing follows. The caller holds mu.
+func (t *tape) ended() bool {
+	select {
+	case <-t.over:
+		return true
+	default:
+		return false
+	}
 }
 
 // open lets one more read all of the tape. It returns false if the tape is gone.

@@ -66,7 +66,7 @@ func (w *watch) next(ctx context.Context) ([]byte, error) {
 			w.tape.unwatch()
 			return nil, context.Cause(ctx)
 		}
-		if err := rest(ctx, pause); err != nil {
+		if err := w.tape.rest(ctx, pause); err != nil {
 			return nil, err
 		}
 	}
@@ -101,7 +101,7 @@ func (w *watch) current() (s span, more <-chan struct{}, pause time.Duration, ok
 		w.span++
 		w.off = 0
 	}
-	if t.ended {
+	if t.ended() {
 		return span{}, nil, 0, false
 	}
 	t.watchers++
@@ -128,7 +128,9 @@ func pauseFor(readers int) time.Duration {
 	return min(time.Duration(max(0, readers-freeReaders))*pauseOfEach, longestPause)
 }
 
-func rest(ctx context.Context, d time.Duration) error {
+// rest waits for d, or for the end of the tape: nobody is to wait for the last of a build because
+// others read it too.
+func (t *tape) rest(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return nil
 	}
@@ -136,6 +138,8 @@ func rest(ctx context.Context, d time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
+	case <-t.over:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
