@@ -18,7 +18,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.commit(ctx, name, key, usage, n.ownSize()...); err != nil {
+	if err := s.meta.update(commit(name, key, usage, n.ownSize()...)); err != nil {
 		return err
 	}
 	s.renamed(name, key)
@@ -50,14 +50,12 @@ func (n *node) usage(ctx context.Context) (snapshots.Usage, error) {
 	return snapshots.Usage(usage), nil
 }
 
-// commit is the transaction of a commit, or a part of that of ctx. containerd's own would measure the
-// folder in it.
-func (s *Snapshotter) commit(ctx context.Context, name, key string, usage snapshots.Usage, opts ...snapshots.Opt) error {
-	return s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
-		_, err := storage.CommitActive(ctx, key, name, usage, opts...)
-		if err != nil {
+// commit is what a commit changes in the database. containerd's own would measure the folder meanwhile.
+func commit(name, key string, usage snapshots.Usage, opts ...snapshots.Opt) write {
+	return write{do: func(ctx context.Context) error {
+		if _, err := storage.CommitActive(ctx, key, name, usage, opts...); err != nil {
 			return fmt.Errorf("commit snapshot %s: %w", key, err)
 		}
 		return nil
-	})
+	}}
 }

@@ -79,7 +79,7 @@ func (s *Snapshotter) Compare(ctx context.Context, key, lower, upper string) (re
 // fill makes an active snapshot on a node and has its folder filled. The function returns how much
 // of it is not shared.
 func (s *Snapshotter) fill(ctx context.Context, key string, base *node, with func(dir string) (int64, error)) error {
-	if err := s.prepare(ctx, key, base); err != nil {
+	if err := s.prepare(key, base); err != nil {
 		return err
 	}
 	s.mu.RLock()

@@ -99,8 +99,8 @@ func (s *Snapshotter) merge(ctx context.Context, name string) (*node, error) {
 func (s *Snapshotter) mergeLayers(ctx context.Context, n *node) (_ *node, err error) {
 	dirs, below, level := carry(n)
 	active := n.name + mergingSuffix
-	mounts, err := s.inner.Prepare(ctx, active, below.nameOrEmpty())
-	if err != nil {
+	made := s.making(active, below.nameOrEmpty())
+	if err := s.meta.update(made.write); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -108,7 +108,7 @@ func (s *Snapshotter) mergeLayers(ctx context.Context, n *node) (_ *node, err er
 			err = errors.Join(err, s.inner.Remove(context.WithoutCancel(ctx), active))
 		}
 	}()
-	m := &node{name: n.name + mergedSuffix, parent: below, dir: upperDir(mounts), level: level}
+	m := &node{name: n.name + mergedSuffix, parent: below, dir: made.dir, level: level}
 	if err := mergeDirs(ctx, m.dir, dirs, below == nil, s.xattrs); err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (s *Snapshotter) mergeLayers(ctx context.Context, n *node) (_ *node, err er
 		return nil, err
 	}
 	labels := snapshots.WithLabels(map[string]string{levelLabel: strconv.Itoa(level)})
-	if err := s.commit(ctx, m.name, active, usage, labels); err != nil {
+	if err := s.meta.update(commit(m.name, active, usage, labels)); err != nil {
 		return nil, err
 	}
 	return m, nil

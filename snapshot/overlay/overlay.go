@@ -95,7 +95,7 @@ func New(ctx context.Context, root string) (*Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	meta := &metaStore{ms}
+	meta := &metaStore{MetaStore: ms}
 	options := mountOptions()
 	inner, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel,
 		overlay.WithMetaStore(meta), overlay.WithMountOptions(options))
@@ -195,19 +195,41 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string) error {
 	if err != nil {
 		return err
 	}
-	return s.prepare(ctx, key, base)
+	return s.prepare(key, base)
 }
 
-func (s *Snapshotter) prepare(ctx context.Context, key string, base *node) error {
-	mounts, err := s.inner.Prepare(ctx, key, base.nameOrEmpty())
-	if err != nil {
+func (s *Snapshotter) prepare(key string, base *node) error {
+	made := s.making(key, base.nameOrEmpty())
+	if err := s.meta.update(made.write); err != nil {
 		return err
 	}
-	n := &node{name: key, parent: base, dir: upperDir(mounts), active: true}
+	n := &node{name: key, parent: base, dir: made.dir, active: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nodes[key] = n
 	return nil
+}
+
+// making is an active snapshot that is made in a transaction.
+type making struct {
+	write
+	// dir is the folder of its files once it is made.
+	dir string
+}
+
+func (s *Snapshotter) making(key, parent string) *making {
+	m := &making{}
+	m.do = func(ctx context.Context) error {
+		mounts, err := s.inner.Prepare(ctx, key, parent)
+		if err != nil {
+			return err
+		}
+		m.dir = upperDir(mounts)
+		return nil
+	}
+	// Its number is given to another one then, which has to find the place free.
+	m.undo = func() error { return os.RemoveAll(filepath.Dir(m.dir)) }
+	return m
 }
 
 func (n *node) nameOrEmpty() string {
@@ -230,8 +252,8 @@ func upperDir(mounts []mount.Mount) string {
 
 // PrepareDetached makes an active snapshot that CommitOn gives a parent to, and returns its upper
 // folder, empty.
-func (s *Snapshotter) PrepareDetached(ctx context.Context, key string) (dir string, xattrs layer.XattrPrefix, err error) {
-	if err := s.prepare(ctx, key, nil); err != nil {
+func (s *Snapshotter) PrepareDetached(_ context.Context, key string) (dir string, xattrs layer.XattrPrefix, err error) {
+	if err := s.prepare(key, nil); err != nil {
 		return "", "", err
 	}
 	s.mu.RLock()
@@ -249,7 +271,7 @@ func (s *Snapshotter) CommitOn(ctx context.Context, name, key, parent string) er
 	if err != nil {
 		return err
 	}
-	if err := s.commit(ctx, name, key, usage, snapshots.WithParent(base.nameOrEmpty())); err != nil {
+	if err := s.meta.update(commit(name, key, usage, snapshots.WithParent(base.nameOrEmpty()))); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -278,34 +300,27 @@ func (s *Snapshotter) CommitPrepare(ctx context.Context, name, key, next string)
 		return false, err
 	}
 	if n.full() {
-		if err := s.commit(ctx, name, key, usage, n.ownSize()...); err != nil {
+		if err := s.meta.update(commit(name, key, usage, n.ownSize()...)); err != nil {
 			return false, err
 		}
 		s.renamed(name, key)
 		return true, s.Prepare(ctx, next, name)
 	}
-	var mounts []mount.Mount
-	err = s.meta.batch(ctx, func(ctx context.Context) (err error) {
-		if err := s.commit(ctx, name, key, usage, n.ownSize()...); err != nil {
-			return err
-		}
-		mounts, err = s.inner.Prepare(ctx, next, name)
-		return err
-	})
-	if err != nil {
+	made := s.making(next, name)
+	if err := s.meta.update(commit(name, key, usage, n.ownSize()...).then(made.write)); err != nil {
 		return false, err
 	}
 	s.renamed(name, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes[next] = &node{name: next, parent: s.nodes[name], dir: upperDir(mounts), active: true}
+	s.nodes[next] = &node{name: next, parent: s.nodes[name], dir: made.dir, active: true}
 	return true, nil
 }
 
 // Remove makes snapshots unknown, all or none, in the order given. Their space is freed by
 // Cleanup. A snapshot that another one is stacked on is not removed: the error is a failed
 // precondition.
-func (s *Snapshotter) Remove(ctx context.Context, keys ...string) error {
+func (s *Snapshotter) Remove(_ context.Context, keys ...string) error {
 	s.mu.RLock()
 	var names []string
 	for _, key := range keys {
@@ -320,14 +335,14 @@ func (s *Snapshotter) Remove(ctx context.Context, keys ...string) error {
 		names = append(names, key)
 	}
 	s.mu.RUnlock()
-	err := s.meta.batch(ctx, func(ctx context.Context) error {
+	err := s.meta.update(write{do: func(ctx context.Context) error {
 		for _, name := range names {
 			if err := s.inner.Remove(ctx, name); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		return err
 	}
@@ -445,23 +460,3 @@ func (n *node) parentName() string {
 
 // Close ends the use of the folder.
 func (s *Snapshotter) Close() error { return s.inner.Close() }
-
-// metaStore lets several operations of the snapshotter share one transaction.
-type metaStore struct{ *storage.MetaStore }
-
-type batchKey struct{}
-
-// batch runs fn with a context whose operations are all committed at its end, or none.
-func (m *metaStore) batch(ctx context.Context, fn func(context.Context) error) error {
-	return m.MetaStore.WithTransaction(ctx, true, func(ctx context.Context) error {
-		return fn(context.WithValue(ctx, batchKey{}, true))
-	})
-}
-
-// WithTransaction joins the batch that ctx belongs to, if any.
-func (m *metaStore) WithTransaction(ctx context.Context, writable bool, fn storage.TransactionCallback) error {
-	if ctx.Value(batchKey{}) != nil {
-		return fn(ctx)
-	}
-	return m.MetaStore.WithTransaction(ctx, writable, fn)
-}

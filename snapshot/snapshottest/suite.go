@@ -11,9 +11,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -35,6 +37,7 @@ func Run(t *testing.T, name string) {
 		"everything is there after opening again":                reopen,
 		"what a crash left behind is removed":                    crash,
 		"commit and prepare in one do the same as one by one":    commitPrepare,
+		"many write at once and some of it is refused":           together,
 		"a view for writing does not touch what it was made of":  isolation,
 		"mounts left by another process are ended when opened":   leftMounts,
 		"usage counts the files of a snapshot":                   usage,
@@ -341,6 +344,45 @@ func usage(t *testing.T, e *env) {
 	after, err := e.Usage(e.ctx, "b")
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, after.Size-before.Size, int64(1<<20))
+}
+
+func together(t *testing.T, e *env) {
+	const writers, length = 32, 8
+	name := func(w, i int) string { return fmt.Sprintf("w%d-%d", w, i) }
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			if !assert.NoError(t, e.Prepare(e.ctx, name(w, 0)+".active", "")) {
+				return
+			}
+			for i := range length {
+				active := name(w, i) + ".active"
+				assert.ErrorIs(t, e.Prepare(e.ctx, active, ""), errdefs.ErrAlreadyExists)
+				e.write(active, func(dir string) { e.file(dir, name(w, i), "") })
+				committed, err := e.CommitPrepare(e.ctx, name(w, i), active, name(w, i+1)+".active")
+				if !assert.NoError(t, err) || !assert.True(t, committed) {
+					return
+				}
+				_, err = e.CommitPrepare(e.ctx, "again", active, "nothing")
+				assert.ErrorIs(t, err, errdefs.ErrNotFound)
+			}
+			assert.NoError(t, e.Remove(e.ctx, name(w, length)+".active"))
+		})
+	}
+	all.Wait()
+	check := func(e *env) {
+		for w := range writers {
+			var want []string
+			for i := range length {
+				want = append(want, name(w, i))
+			}
+			require.Equal(t, want, e.names(name(w, length-1)))
+		}
+	}
+	check(e)
+	require.NoError(t, e.Close())
+	e = open(t, e.root, e.name)
+	check(e)
 }
 
 func longChain(t *testing.T, e *env) {
