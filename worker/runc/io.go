@@ -19,17 +19,18 @@ type stdio struct {
 	in, out, err *os.File // the command's ends
 	// outputs are copies to writers; they end when all who have the command's ends are gone.
 	outputs sync.WaitGroup
+	readers []io.Closer // of the outputs
 	ours    []io.Closer
 
-	// socket is where the runtime sends the container's terminal, if it does not use ours.
+	// socket is where the runtime sends the container's terminal, nil for pipes.
 	socket *gorunc.Socket
 	mu     sync.Mutex
 	tty    console.Console // nil until there is one
 	size   *worker.WindowSize
 }
 
-// openStdio opens pipes, or a terminal, for p. receive tells that the runtime sends the terminal.
-func openStdio(p worker.Process, receive bool) (_ *stdio, err error) {
+// openStdio opens pipes, or a socket for a terminal, for p.
+func openStdio(p worker.Process) (_ *stdio, err error) {
 	s := &stdio{}
 	defer func() {
 		if err != nil {
@@ -37,11 +38,8 @@ func openStdio(p worker.Process, receive bool) (_ *stdio, err error) {
 			s.close()
 		}
 	}()
-	switch {
-	case p.Tty && receive:
+	if p.Tty {
 		return s, s.receiveTTY(p)
-	case p.Tty:
-		return s, s.openTTY(p)
 	}
 	if s.out, err = s.output(p.Stdout); err != nil {
 		return nil, err
@@ -83,6 +81,7 @@ const (
 )
 
 func (s *stdio) drain(w io.Writer, r io.ReadCloser) {
+	s.readers = append(s.readers, r)
 	s.outputs.Go(func() {
 		defer r.Close()
 		if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{r}, make([]byte, copySize)); err != nil {
@@ -108,29 +107,6 @@ func (s *stdio) input(r io.Reader) error {
 		_, _ = io.Copy(w, r)
 		w.Close()
 	}()
-	return nil
-}
-
-// openTTY opens a terminal of our own for the runtime, which passes on what it reads and writes to
-// the container's. A foreground runtime takes the size of its terminal as that of the container's.
-func (s *stdio) openTTY(p worker.Process) error {
-	master, slave, err := console.NewPty()
-	if err != nil {
-		return err
-	}
-	s.ours = append(s.ours, master)
-	s.tty = master
-	child, err := os.OpenFile(slave, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return err
-	}
-	s.in, s.out, s.err = child, child, child
-	// The container's terminal does the line discipline, ours passes on what is typed. The runtime
-	// sets the same, but what is typed before that would be echoed.
-	if err := master.SetRaw(); err != nil {
-		return err
-	}
-	s.copyTTY(p)
 	return nil
 }
 
@@ -221,6 +197,13 @@ func (s *stdio) resize(size worker.WindowSize) error {
 
 func winSize(s worker.WindowSize) console.WinSize {
 	return console.WinSize{Height: uint16(s.Rows), Width: uint16(s.Cols)}
+}
+
+// abandon ends the output of a process that does not end.
+func (s *stdio) abandon() {
+	for _, r := range s.readers {
+		r.Close()
+	}
 }
 
 // close waits for the output to end and closes our ends.

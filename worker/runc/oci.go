@@ -39,12 +39,10 @@ func FindBinary(name string) (string, error) {
 // oci is the command line of an OCI runtime.
 type oci struct {
 	binary, state string
-	// keep: "run" can leave the container behind when it has ended, so that its cgroup can be
-	// read. runc can since 1.1; crun cannot.
-	keep bool
-	// console: a terminal in the foreground has a size only if we take it over a console socket,
-	// which runc in turn refuses in the foreground.
-	console bool
+	// stays: the runtime is kept in the foreground for as long as a process runs, and removes the
+	// container when that ends. It is so with crun, which leaves processes to a helper that goes when
+	// it likes. Others start a process and end, so that it is ours and nobody stands between us.
+	stays bool
 }
 
 func newOCI(ctx context.Context, name, state string) (*oci, error) {
@@ -52,22 +50,15 @@ func newOCI(ctx context.Context, name, state string) (*oci, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &oci{binary: binary, state: state}
 	version, err := exec.CommandContext(ctx, binary, "--version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s --version: %w", binary, err)
 	}
-	o.console = strings.HasPrefix(string(version), "crun ")
-	help, err := exec.CommandContext(ctx, binary, "run", "--help").Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s run --help: %w", binary, err)
-	}
-	o.keep = strings.Contains(string(help), "--keep")
-	return o, nil
+	return &oci{binary: binary, state: state, stays: strings.HasPrefix(string(version), "crun ")}, nil
 }
 
-// commander returns what makes a command of the OCI runtime that lives as long as a process in the
-// container id: args and the options given to it, the container's name last. Its files are in dir. It
+// commander returns what makes a command of the OCI runtime that starts a process in the container
+// id: args and the options given to it, the container's name last. Its files are in dir. It
 // is in a process group of its own: the signals of a terminal are the daemon's alone.
 func (o *oci) commander(cgroupsPath, dir, id string, args ...string) func(options ...string) *exec.Cmd {
 	all := []string{"--root", o.state, "--log", filepath.Join(dir, logFile), "--log-format", "json"}
@@ -75,6 +66,9 @@ func (o *oci) commander(cgroupsPath, dir, id string, args ...string) func(option
 		all = append(all, "--systemd-cgroup")
 	}
 	all = append(append(all, args...), "--pid-file", filepath.Join(dir, pidFile))
+	if !o.stays {
+		all = append(all, "--detach")
+	}
 	return func(options ...string) *exec.Cmd {
 		cmd := exec.Command(o.binary, append(append(all, options...), id)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

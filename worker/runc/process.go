@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,28 +17,30 @@ import (
 	"github.com/openbuildkit/buildkit/worker"
 )
 
-// killTimeout is how long a killed process may take to go before the runtime that waits for it is
-// killed itself.
+// killTimeout is how long the runtime may take to start a process that is not wanted any more, and the
+// process to go when it was killed.
 const killTimeout = 10 * time.Second
 
-// process is a command of the OCI runtime that stays in the foreground for a process of a container.
+// process is a process of a container. The OCI runtime starts it with the streams that are to be its own
+// and ends, whereupon it is a child of ours, see adoptOrphans.
 type process struct {
 	command func(options ...string) *exec.Cmd
-	// dir is where the runtime writes the pid file when the process runs.
+	// stays is set if the command lasts as long as the process, see oci.
+	stays bool
+	// dir is where the runtime writes the pid file.
 	dir     string
 	request worker.Process
-	console bool
-	// onStart, which may be nil, is called once with the process's pid when it runs.
+	// onStart, which may be nil, is called with the process's pid when it runs, or has run.
 	onStart func(pid int)
-	// onEnd, which may be nil, is called when the command has ended, before the output has. ran
-	// tells that the process ended by itself.
+	// onEnd, which may be nil, is called when the process has ended, before its output has. ran
+	// tells that it ended by itself.
 	onEnd func(ran bool)
 }
 
-// run starts the command and waits for its end and that of its output. It returns the exit code, -1
-// if there is none; if ctx ends the process is killed and ctx's cause returned.
+// run starts the process and waits for its end and that of its output. It returns the exit code, that of
+// the runtime if there never was a process; if ctx ends the process is killed and ctx's cause returned.
 func (p *process) run(ctx context.Context) (code int, err error) {
-	streams, err := openStdio(p.request, p.console)
+	streams, err := openStdio(p.request)
 	if err != nil {
 		return -1, err
 	}
@@ -45,21 +48,22 @@ func (p *process) run(ctx context.Context) (code int, err error) {
 	defer streams.close()
 	cmd := p.command(streams.options()...)
 	streams.attach(cmd)
-	pids, err := watchPidFile(p.dir, pidFile)
-	if err != nil {
-		streams.started()
-		return -1, err
+	s := &supervisor{process: p, cmd: cmd, streams: streams, ended: make(chan end, 1)}
+	if p.stays {
+		pids, err := watchPidFile(p.dir, pidFile)
+		if err != nil {
+			streams.started()
+			return -1, err
+		}
+		defer pids.close()
+		s.pids = pids.pid
 	}
-	defer pids.close()
 	err = cmd.Start()
 	streams.started()
 	if err != nil {
 		return -1, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	s := &supervisor{process: p, cmd: cmd, streams: streams, pids: pids, ended: ended}
-	waitErr := s.wait(ctx)
+	last := s.wait(ctx)
 	streams.ended()
 	cancelled := context.Cause(ctx)
 	ran := s.init != nil && !s.killed
@@ -69,7 +73,25 @@ func (p *process) run(ctx context.Context) (code int, err error) {
 	if s.killed {
 		return -1, cancelled
 	}
-	return exitCode(cmd, waitErr)
+	return last.code()
+}
+
+// end is how a command or a process has ended.
+type end struct {
+	state *os.ProcessState
+	err   error
+}
+
+// code returns the exit code as a shell would tell it.
+func (e end) code() (int, error) {
+	var exit *exec.ExitError
+	if e.err != nil && !errors.As(e.err, &exit) {
+		return -1, e.err
+	}
+	if st, ok := e.state.Sys().(syscall.WaitStatus); ok && st.Signaled() {
+		return 128 + int(st.Signal()), nil
+	}
+	return e.state.ExitCode(), nil
 }
 
 // supervisor passes signals and sizes to a process until it ends.
@@ -77,48 +99,51 @@ type supervisor struct {
 	*process
 	cmd     *exec.Cmd
 	streams *stdio
-	pids    *pidWatch
-	ended   chan error
-	init    *os.Process // nil until it runs
-	killed  bool
+	// pids has the pid if the command stays.
+	pids chan int
+	// ended has the end of a process that its command has left.
+	ended  chan end
+	init   *os.Process // nil until it runs
+	killed bool
+	// early are signals from before there was a process.
+	early []syscall.Signal
 }
 
-func (s *supervisor) wait(ctx context.Context) error {
+func (s *supervisor) wait(ctx context.Context) end {
+	command := make(chan error, 1)
+	go func() { command <- s.cmd.Wait() }()
 	done := ctx.Done()
 	var giveUp <-chan time.Time
-	var early []syscall.Signal // from before there was a process
 	resize, signals := s.request.Resize, s.request.Signal
 	for {
 		select {
-		case err := <-s.ended:
-			s.lastPid()
-			return err
-		case pid, ok := <-s.pids.pid:
+		case err := <-command:
+			if err == nil || s.stays {
+				err = errors.Join(err, s.commandEnded())
+			}
+			if err != nil || s.stays {
+				return end{s.cmd.ProcessState, err}
+			}
+		case pid, ok := <-s.pids:
 			if !ok {
-				s.pids.pid = nil
+				s.pids = nil
 				continue
 			}
 			s.running(pid)
-			for _, sig := range early {
-				_ = s.init.Signal(sig)
-			}
-			if s.killed {
-				_ = s.init.Kill()
-			}
+		case e := <-s.ended:
+			return e
 		case size, ok := <-resize:
 			if !ok {
 				resize = nil
 				continue
 			}
-			if s.streams.resize(size) == nil {
-				_ = s.cmd.Process.Signal(unix.SIGWINCH)
-			}
+			_ = s.streams.resize(size)
 		case sig, ok := <-signals:
 			switch {
 			case !ok:
 				signals = nil
 			case s.init == nil:
-				early = append(early, sig)
+				s.early = append(s.early, sig)
 			default:
 				_ = s.init.Signal(sig)
 			}
@@ -132,39 +157,66 @@ func (s *supervisor) wait(ctx context.Context) error {
 				_ = s.init.Kill()
 			}
 		case <-giveUp:
-			// The runtime hangs; deletion by force removes what it leaves.
+			// Deletion by force removes what is left.
 			_ = unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL)
+			if s.init != nil && !s.stays {
+				s.streams.abandon()
+				return end{err: errStuck}
+			}
 		}
 	}
+}
+
+// errStuck is of processes that the kernel does not let go.
+var errStuck = errors.New("the process does not end although it was killed")
+
+// commandEnded looks for the process that a command has left, or that it saw end before its pid was known
+// here.
+func (s *supervisor) commandEnded() error {
+	if s.init != nil {
+		return nil
+	}
+	pid, err := readPid(filepath.Join(s.dir, pidFile))
+	switch {
+	case s.stays && err == nil:
+		s.running(pid)
+	case s.stays: // it had none, and says why
+	case err != nil:
+		return fmt.Errorf("process of the OCI runtime: %w", err)
+	default:
+		s.running(pid)
+		go func() {
+			state, err := s.init.Wait()
+			s.ended <- end{state, err}
+		}()
+	}
+	return nil
 }
 
 // running takes note of the process. Its handle is a pidfd: it never means another process.
 func (s *supervisor) running(pid int) {
-	if s.init != nil {
-		return
-	}
 	s.init, _ = os.FindProcess(pid) // never fails on unix
 	if s.onStart != nil {
 		s.onStart(pid)
 	}
-}
-
-// lastPid looks for the process of a command that ended before its pid was seen.
-func (s *supervisor) lastPid() {
-	if s.init == nil {
-		if pid, ok := readPid(filepath.Join(s.dir, pidFile)); ok {
-			s.running(pid)
-		}
+	for _, sig := range s.early {
+		_ = s.init.Signal(sig)
+	}
+	if s.killed {
+		_ = s.init.Kill()
 	}
 }
 
-func readPid(file string) (int, bool) {
+func readPid(file string) (int, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(data)))
-	return pid, err == nil && pid > 0
+	if err == nil && pid <= 0 {
+		err = fmt.Errorf("pid %d", pid)
+	}
+	return pid, err
 }
 
 // pidWatch waits for a pid file.
@@ -196,7 +248,7 @@ func (w *pidWatch) run(file string) {
 		if _, err := w.f.Read(buf); err != nil {
 			return
 		}
-		if pid, ok := readPid(file); ok {
+		if pid, err := readPid(file); err == nil {
 			w.pid <- pid
 			return
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"syscall"
 
@@ -41,15 +40,11 @@ func (r *Runtime) Run(ctx context.Context, c worker.Container, p worker.Process,
 
 func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p worker.Process, started chan<- struct{}) error {
 	cgroupsPath := r.cgroupsPath(ct)
-	args := []string{"run", "--bundle", b.dir}
-	if r.oci.keep {
-		args = append(args, "--keep")
-	}
 	proc := &process{
-		command: r.oci.commander(cgroupsPath, b.dir, ct.id, args...),
-		dir:     b.dir, request: p, console: r.oci.console,
+		command: r.oci.commander(cgroupsPath, b.dir, ct.id, "run", "--bundle", b.dir),
+		dir:     b.dir, request: p, stays: r.oci.stays,
 	}
-	oom, used := &oomWatch{follow: !r.oci.keep}, ct.spec.Usage
+	oom, used := &oomWatch{follow: r.oci.stays}, ct.spec.Usage
 	var meter func() *usage.Network
 	if used != nil {
 		meter = b.net.Meter()
@@ -62,7 +57,7 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 			c := cgroupOf(cgroupsPath, pid)
 			oom.start(c)
 			used.Start(usage.NewCgroup(cgroupRoot, c.v1, c.v2), meter)
-			if !r.oci.keep {
+			if r.oci.stays {
 				used.Sample()
 			}
 		}
@@ -96,19 +91,23 @@ func (r *Runtime) runBundle(ctx context.Context, ct *container, b *bundle, p wor
 }
 
 // delete removes the container from the OCI runtime, processes and cgroup with it. ran tells that it
-// ended by itself, after which a runtime that cannot keep containers has removed it already.
+// ended by itself, after which a runtime that stayed with it has removed it already.
 func (r *Runtime) delete(ct *container, cgroup string, ran bool) error {
-	if ran && !r.oci.keep {
+	if ran && r.oci.stays {
 		return nil
 	}
 	// The request may be cancelled; what it left is removed all the same.
 	ctx := context.Background()
 	client := r.oci.client(cgroup)
-	if err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: !ran}); err == nil || !ran {
-		return ignoreMissing(err, r.oci, ct.id)
+	err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: !ran})
+	if err != nil && ran {
+		err = client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: true})
 	}
-	err := client.Delete(ctx, ct.id, &gorunc.DeleteOpts{Force: true})
-	return ignoreMissing(err, r.oci, ct.id)
+	err = ignoreMissing(err, r.oci, ct.id)
+	if r.conf.NoProcessSandbox && !r.oci.stays {
+		err = errors.Join(err, reapOrphans())
+	}
+	return err
 }
 
 // ignoreMissing drops the error of a deletion if the container is gone from the state folder.
@@ -135,15 +134,6 @@ func exitError(code int, valid []int32, oom bool) error {
 		exit.Err = syscall.ENOMEM
 	}
 	return exit
-}
-
-// exitCode returns the code that a command ended with, -1 if it has none.
-func exitCode(cmd *exec.Cmd, err error) (int, error) {
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return -1, err
-	}
-	return cmd.ProcessState.ExitCode(), nil
 }
 
 // Exec implements worker.Runtime. It waits until the container runs.
@@ -185,7 +175,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, p worker.Process) error {
 	defer func() { _ = e.remove() }() // the container's folder goes with all that is in it
 	proc := &process{
 		command: r.oci.commander(r.cgroupsPath(ct), e.dir, ct.id, "exec", "--process", e.path(processFile)),
-		dir:     e.dir, request: p, console: r.oci.console,
+		dir:     e.dir, request: p, stays: r.oci.stays,
 		// It holds the secrets of the environment, and has been read.
 		onStart: func(int) { _ = os.Remove(e.path(processFile)) },
 	}

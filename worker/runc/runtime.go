@@ -3,9 +3,10 @@
 //
 // It prepares on the host what the runtime needs: the root mounted on a folder, mount sources
 // resolved within their trees, mount points, the user looked up in the tree, a specification. The
-// runtime stays in the foreground for the life of the container, its standard streams are the
-// process's. Afterwards everything is removed: the container, its cgroup, mounts, the mount points
-// that were made. What a daemon that was killed has left is removed by Recover.
+// runtime starts the process of the container, with streams that lead to the daemon, and ends: what
+// the process prints goes through no other hands, and nothing else has to stay in memory for it.
+// Afterwards everything is removed: the container, its cgroup, mounts, the mount points that were made.
+// What a daemon that was killed has left is removed by Recover.
 //
 // Nothing in a container's tree is trusted: paths in it are resolved with package beneath.
 package runc
@@ -108,6 +109,11 @@ func NewRuntime(ctx context.Context, conf RuntimeConfig) (*Runtime, error) {
 	o, err := newOCI(ctx, conf.Binary, d.state)
 	if err != nil {
 		return nil, err
+	}
+	if !o.stays {
+		if err := adoptOrphans(); err != nil {
+			return nil, err
+		}
 	}
 	host, err := newHost(conf)
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 func TestRuntimeConformance(t *testing.T) {
 	for _, binary := range []string{"runc", "crun"} {
 		t.Run(binary, func(t *testing.T) {
+			before := dead(t)
+			t.Cleanup(func() { require.Subset(t, before, dead(t), "processes that nobody has waited for") })
 			runtimetest.Run(t, func(t *testing.T) runtimetest.Fixture {
 				r := newRuntime(t, binary)
 				return runtimetest.Fixture{
