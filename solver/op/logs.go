@@ -100,9 +100,10 @@ func (l *logs) write(stream int, p []byte) {
 }
 
 // resume shows output again after there was too much at once: when all that there was, shown or not, is no
-// more than the step might have said by now. What was clipped until then is in the record only.
+// more than the step might have said a second ago, so that it does not come and go with every line. What was
+// clipped until then is in the record only.
 func (l *logs) resume() bool {
-	if l.limits.Size >= 0 && l.sent >= l.limits.Size || l.limits.Speed < 0 || l.seen > l.allowed() {
+	if l.limits.Size >= 0 && l.sent >= l.limits.Size || l.limits.Speed < 0 || l.seen > l.allowed()-l.limits.Speed {
 		return false
 	}
 	l.clipped, l.tail, l.oldest = false, nil, 0

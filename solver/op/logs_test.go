@@ -77,8 +77,8 @@ func TestOutputIsShownAgainAfterTheLimitOfSpeed(t *testing.T) {
 		limits LogLimits
 		want   string
 	}{
-		"of speed":          {LogLimits{Size: 1000, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggg<10B/s>"},
-		"of speed alone":    {LogLimits{Size: -1, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggg<10B/s>"},
+		"of speed":          {LogLimits{Size: 1000, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggggggggggggg<10B/s>"},
+		"of speed alone":    {LogLimits{Size: -1, Speed: 10}, "aaaaaaaaaa<10B/s>efgggggggggggggggg<10B/s>"},
 		"of speed and size": {LogLimits{Size: 11, Speed: 10}, "aaaaaaaaaa<10B/s>e<11B>"},
 		"of size":           {LogLimits{Size: 10, Speed: -1}, "aaaaaaaaaa<10B>"},
 		"of neither":        {LogLimits{Size: -1, Speed: -1}, "aaaaaaaaaa" + strings.Repeat("b", 90) + "cdef" + strings.Repeat("g", 20)},
@@ -106,7 +106,7 @@ func TestOutputIsShownAgainAfterTheLimitOfSpeed(t *testing.T) {
 				say("c")
 				time.Sleep(10 * time.Second) //nolint:forbidigo // moves the clock of the bubble
 				say("d")                     // two bytes more than there may have been
-				time.Sleep(time.Second)      //nolint:forbidigo // moves the clock of the bubble
+				time.Sleep(2 * time.Second)  //nolint:forbidigo // moves the clock of the bubble
 				say("e")
 				say("f")
 				say(strings.Repeat("g", 20))
@@ -157,4 +157,26 @@ func TestTheEndOfClippedOutputIsKeptInPiecesOfAnySize(t *testing.T) {
 		l.close(true)
 		require.Equal(t, all[len(all)-tailSize:], shown, size)
 	}
+}
+
+// A step that says as much as it may is not told to say too much again and again.
+func TestOutputAtTheLimitOfSpeedDoesNotComeAndGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		markers := 0
+		l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
+			for _, log := range b.Logs {
+				if log.Audience == event.Watchers {
+					markers++
+				}
+			}
+		}), "v"), LogLimits{Size: -1, Speed: 1000})
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // moves the clock of the bubble
+		for range 1000 {
+			for range 4 {
+				l.write(event.Stdout, make([]byte, 5))
+			}
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // as above
+		}
+		require.Less(t, markers, 20)
+	})
 }
