@@ -7,16 +7,16 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/openbuildkit/buildkit/snapshot"
@@ -349,27 +349,30 @@ func usage(t *testing.T, e *env) {
 func together(t *testing.T, e *env) {
 	const writers, length = 32, 8
 	name := func(w, i int) string { return fmt.Sprintf("w%d-%d", w, i) }
-	var all sync.WaitGroup
-	for w := range writers {
-		all.Go(func() {
-			if !assert.NoError(t, e.Prepare(e.ctx, name(w, 0)+".active", "")) {
-				return
+	writer := func(w int) error {
+		if err := e.Prepare(e.ctx, name(w, 0)+".active", ""); err != nil {
+			return err
+		}
+		for i := range length {
+			active := name(w, i) + ".active"
+			if err := e.Prepare(e.ctx, active, ""); !errors.Is(err, errdefs.ErrAlreadyExists) {
+				return fmt.Errorf("%s twice: %w", active, err)
 			}
-			for i := range length {
-				active := name(w, i) + ".active"
-				assert.ErrorIs(t, e.Prepare(e.ctx, active, ""), errdefs.ErrAlreadyExists)
-				e.write(active, func(dir string) { e.file(dir, name(w, i), "") })
-				committed, err := e.CommitPrepare(e.ctx, name(w, i), active, name(w, i+1)+".active")
-				if !assert.NoError(t, err) || !assert.True(t, committed) {
-					return
-				}
-				_, err = e.CommitPrepare(e.ctx, "again", active, "nothing")
-				assert.ErrorIs(t, err, errdefs.ErrNotFound)
+			e.write(active, func(dir string) { e.file(dir, name(w, i), "") })
+			if _, err := e.CommitPrepare(e.ctx, name(w, i), active, name(w, i+1)+".active"); err != nil {
+				return err
 			}
-			assert.NoError(t, e.Remove(e.ctx, name(w, length)+".active"))
-		})
+			if _, err := e.CommitPrepare(e.ctx, "again", active, "nothing"); !errors.Is(err, errdefs.ErrNotFound) {
+				return fmt.Errorf("%s after it was committed: %w", active, err)
+			}
+		}
+		return e.Remove(e.ctx, name(w, length)+".active")
 	}
-	all.Wait()
+	var all errgroup.Group
+	for w := range writers {
+		all.Go(func() error { return writer(w) })
+	}
+	require.NoError(t, all.Wait())
 	check := func(e *env) {
 		for w := range writers {
 			var want []string
