@@ -17,8 +17,8 @@ import (
 type metaStore struct {
 	*storage.MetaStore
 
-	// turn is held by who writes.
-	turn sync.Mutex
+	// turn has an element while somebody writes.
+	turn chan struct{}
 
 	mu sync.Mutex
 	// waiting is what the next one who has its turn writes.
@@ -50,7 +50,8 @@ func (w write) then(other write) write {
 // pending is a write that somebody waits for.
 type pending struct {
 	write
-	err error
+	err  error
+	done chan struct{} // closed when err is known
 }
 
 // errNotWritten is of writes whose transaction has ended in a panic.
@@ -59,13 +60,16 @@ var errNotWritten = errors.New("the database of snapshots has not been written")
 // update writes w, in one transaction with what others write at that time. It does not end before
 // the disk has it: a write is too short to be cancelled.
 func (m *metaStore) update(w write) error {
-	p := &pending{write: w, err: errNotWritten}
+	p := &pending{write: w, err: errNotWritten, done: make(chan struct{})}
 	m.mu.Lock()
 	m.waiting = append(m.waiting, p)
 	m.mu.Unlock()
-
-	m.turn.Lock()
-	defer m.turn.Unlock()
+	select {
+	case <-p.done:
+		return p.err
+	case m.turn <- struct{}{}:
+	}
+	defer func() { <-m.turn }()
 	m.mu.Lock()
 	all := m.waiting
 	m.waiting = nil
@@ -79,6 +83,11 @@ func (m *metaStore) writeAll(all []*pending) {
 	if len(all) == 0 {
 		return
 	}
+	defer func() {
+		for _, p := range all {
+			close(p.done)
+		}
+	}()
 	err := m.together(all)
 	if err != nil && len(all) > 1 {
 		for _, p := range all {

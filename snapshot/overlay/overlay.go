@@ -95,7 +95,7 @@ func New(ctx context.Context, root string) (*Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	meta := &metaStore{MetaStore: ms}
+	meta := &metaStore{MetaStore: ms, turn: make(chan struct{}, 1)}
 	options := mountOptions()
 	inner, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel,
 		overlay.WithMetaStore(meta), overlay.WithMountOptions(options))
