@@ -240,7 +240,8 @@ func message(err error) string {
 			msg = strings.Replace(msg, text, st.GRPCStatus().Message(), 1)
 		}
 	})
-	return giturl.Redact(msg)
+	// Names of files are bytes; a message with others than those of text cannot be sent.
+	return strings.ToValidUTF8(giturl.Redact(msg), "\uFFFD")
 }
 
 // walk visits the tree of err, children before their parents and joined errors in order.

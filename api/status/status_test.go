@@ -100,6 +100,17 @@ func wire(t *testing.T, err error) error {
 	return grpcstatus.FromProto(out).Err()
 }
 
+// Names of files are bytes, and are in errors.
+func TestAMessageThatIsNoTextIsSentWithItsDetails(t *testing.T) {
+	st := status.Proto(&status.VertexError{Digest: "sha256:v", Err: errors.New("no file \xff")})
+	if st.GetMessage() != "no file \uFFFD" || len(st.GetDetails()) != 1 {
+		t.Fatalf("got %v", st)
+	}
+	if _, err := proto.Marshal(st); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestEveryKindCrossesTwoHops(t *testing.T) {
 	base := errdefs.ErrNotFound.WithMessage("boom")
 	unknown := &anypb.Any{TypeUrl: "example.com/Other+json", Value: []byte(`{"a":1}`)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,4 +181,33 @@ func TestListenersAgreeWhileManyBuildsRun(t *testing.T) {
 		require.ErrorIs(t, <-of[ref].done, context.Canceled)
 	}
 	requirePruned(t, d)
+}
+
+// However much a client sends with a build, the records can be listed.
+func TestTheRecordOfAnOversizedRequestCanBeListed(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	c := controlpb.NewControlClient(dial(t, d.Addr))
+	const limit = 16 << 20 // of a message
+	_, err := c.Solve(t.Context(), &controlpb.SolveRequest{
+		Ref: bkclient.NewRef(), Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"filename": strings.Repeat("x", limit-200)},
+	})
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "larger than max")
+	lines := strings.Split(strings.TrimSpace(d.MustBuildctl(t, "debug", "histories", "--format={{len .Record.FrontendAttrs}}").Stdout), "\n")
+	require.Len(t, lines, 1)
+	d.MustBuildctl(t, "prune-histories")
+}
+
+// Names of files are bytes. A step that fails over one that is no text is shown and recorded like others.
+func TestABuildWithBytesThatAreNoTextIsToldAndRecorded(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	ref, result := recorded(t, d, dockerfile(t,
+		"FROM busybox AS files", `RUN mkdir -p "/a/$(printf '\344')"`,
+		"FROM busybox", `RUN mkdir /b && touch "/b/$(printf '\344')"`, "COPY --from=files /a/ /b/"))
+	require.Equal(t, 1, result.Code)
+	const message = "cannot copy to non-directory: /b/\uFFFD"
+	require.Contains(t, result.Stderr, "ERROR: "+message, "the step has failed")
+	require.Contains(t, result.Stderr, "Dockerfile:5", "the place is told")
+	require.Contains(t, d.MustBuildctl(t, "debug", "logs", "--progress=plain", ref).Stdout, "ERROR: "+message)
+	require.Equal(t, message+"\n", d.MustBuildctl(t, "debug", "histories", "--format={{.Record.Error.Message}}").Stdout)
 }

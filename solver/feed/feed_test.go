@@ -154,3 +154,25 @@ func TestListenerEndsWithItsContextOrItsError(t *testing.T) {
 	f.Emit(event.Batch{Vertices: []event.Vertex{vertex("x")}})
 	require.ErrorIs(t, watch(t.Context(), f, func(event.Batch) error { return cause }), cause)
 }
+
+// Names of files are bytes, and are in errors and in names of what is done with them.
+func TestWhatIsNoTextIsToldAllTheSame(t *testing.T) {
+	f := feed.New("")
+	bad := started(vertex("copy \xff"))
+	bad.Completed, bad.Error = bad.Started, "no file \xfe"
+	f.Emit(event.Batch{
+		Vertices: []event.Vertex{bad, vertex("good")},
+		Statuses: []event.Status{{ID: "file \xff", Name: "\xff", Vertex: bad.Digest}},
+		Warnings: []event.Warning{{Short: []byte("\xff"), Detail: [][]byte{{0xff}}, URL: "\xff"}},
+	})
+	f.Close()
+	told := last(t, f)
+	require.Len(t, told, 2)
+	require.Equal(t, "no file \uFFFD", told["copy \uFFFD"].Error)
+	require.NoError(t, watch(t.Context(), f, func(b event.Batch) error {
+		require.Len(t, b.Statuses, 1)
+		require.Len(t, b.Warnings, 1)
+		require.Equal(t, []byte("\xff"), b.Warnings[0].Short)
+		return nil
+	}))
+}

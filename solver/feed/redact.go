@@ -1,6 +1,8 @@
 package feed
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/openbuildkit/buildkit/api/event"
@@ -14,16 +16,16 @@ import (
 func redacted(b event.Batch) event.Batch {
 	out := event.Batch{Logs: b.Logs}
 	for _, v := range b.Vertices {
-		v.Name, v.Error = giturl.Redact(v.Name), giturl.Redact(v.Error)
+		v.Name, v.Error = text(v.Name), text(v.Error)
 		v.ProgressGroup = redactedGroup(v.ProgressGroup)
 		out.Vertices = append(out.Vertices, v)
 	}
 	for _, st := range b.Statuses {
-		st.ID, st.Name = giturl.Redact(st.ID), giturl.Redact(st.Name)
+		st.ID, st.Name = text(st.ID), text(st.Name)
 		out.Statuses = append(out.Statuses, st)
 	}
 	for _, w := range b.Warnings {
-		w.Short, w.URL = redactedBytes(w.Short), giturl.Redact(w.URL)
+		w.Short, w.URL = redactedBytes(w.Short), text(w.URL)
 		detail := w.Detail
 		w.Detail = nil
 		for _, d := range detail {
@@ -34,6 +36,9 @@ func redacted(b event.Batch) event.Batch {
 	}
 	return out
 }
+
+// text returns text without credentials, and as messages can have it: names of files are bytes.
+func text(s string) string { return strings.ToValidUTF8(giturl.Redact(s), "\uFFFD") }
 
 func redactedBytes(b []byte) []byte { return []byte(giturl.Redact(string(b))) }
 

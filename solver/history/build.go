@@ -47,6 +47,7 @@ func (s *Store) Begin(rec *Record) *Build {
 		return nil
 	}
 	rec = redacted(rec)
+	bounded(rec)
 	rec.CreatedAt = s.timestamp()
 	b := &Build{store: s, rec: rec, trace: &spans{}}
 	// crypto/rand.Read never fails.
@@ -134,6 +135,7 @@ func (b *Build) end(rec *Record, o Outcome) {
 		o.Later(&o)
 	}
 	b.fill(rec, o)
+	bounded(rec)
 	b.trace.own = b.trace.ownSpans(rec, o.Feed)
 	recording, err := o.Feed.Record()
 	if err != nil {
@@ -154,7 +156,7 @@ func (b *Build) fill(rec *Record, o Outcome) {
 	if rec.Frontend == "" {
 		rec.Frontend = giturl.Redact(o.Frontend)
 	}
-	rec.ExporterResponse = redact.Map(o.Response)
+	rec.ExporterResponse = redact.Map(textMap(o.Response))
 	rec.Result, rec.Results = o.Result, o.Results
 	setCounts(rec, o.Feed.Counts())
 	if o.Err == nil {
