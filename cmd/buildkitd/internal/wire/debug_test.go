@@ -60,7 +60,7 @@ func TestTheFlightRecorderIsReadAndSet(t *testing.T) {
 }
 
 func TestCallsAreShown(t *testing.T) {
-	d := start(t, filepath.Join(t.TempDir(), "root"), time.Minute)
+	d := start(t, filepath.Join(t.TempDir(), "root"), 50*time.Millisecond) // the build does not end by itself
 	ended, _, ctx := d.drive(t, "a-build")
 	page := d.get(t, "/debug/requests")
 	require.Contains(t, page, "moby.buildkit.v1.Control")
