@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -42,6 +43,9 @@ type Session struct {
 	id        string
 	sharedKey string
 	srv       *grpc.Server
+	// span is the one in which the session is run. What a daemon asks for is part of it, unless the daemon
+	// says of what.
+	span trace.SpanContext
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -60,9 +64,9 @@ func New(sharedKey string) (*Session, error) {
 	s := &Session{
 		id:        id,
 		sharedKey: sharedKey,
-		srv:       grpc.NewServer(serverOptions()...),
 		closed:    make(chan struct{}),
 	}
+	s.srv = grpc.NewServer(serverOptions(within{propagators(), &s.span})...)
 	grpc_health_v1.RegisterHealthServer(s.srv, health.NewServer())
 	return s, nil
 }
@@ -89,6 +93,7 @@ func (s *Session) Allow(a Attachable) { a.Register(s.srv) }
 // connection is lost, which returns an error that matches ErrLost. Calls in progress are
 // cancelled then.
 func (s *Session) Run(ctx context.Context, dial Dialer) error {
+	s.span = trace.SpanContextFromContext(ctx)
 	conn, err := dial(ctx, "h2c", s.headers())
 	if err != nil {
 		return fmt.Errorf("open session: %w", err)

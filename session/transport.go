@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/stats"
@@ -32,7 +33,9 @@ const (
 // errOneConnection is what a second dial on a tunnel gets.
 var errOneConnection = errors.New("only one connection allowed")
 
-func serverOptions() []grpc.ServerOption {
+// serverOptions are those of the server of a session, with the propagator that reads which trace a call is
+// part of.
+func serverOptions(p propagation.TextMapPropagator) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		ServerCodec(),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -43,7 +46,7 @@ func serverOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(writeBuffer),
 		grpc.UnaryInterceptor(status.UnaryServer),
 		grpc.StreamInterceptor(status.StreamServer),
-		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithPropagators(propagators()), otelgrpc.WithFilter(traced))),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithPropagators(p), otelgrpc.WithFilter(traced))),
 	}
 }
 
@@ -80,6 +83,21 @@ func dialTunnel(conn net.Conn) (*grpc.ClientConn, error) {
 // propagators are those of the W3C.
 func propagators() propagation.TextMapPropagator {
 	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+}
+
+// within is a propagator for calls that come without a trace: they are part of a span.
+type within struct {
+	propagation.TextMapPropagator
+	span *trace.SpanContext
+}
+
+// Extract returns a context with the span of the one who calls.
+func (w within) Extract(ctx context.Context, c propagation.TextMapCarrier) context.Context {
+	ctx = w.TextMapPropagator.Extract(ctx, c)
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		return ctx
+	}
+	return trace.ContextWithSpanContext(ctx, *w.span)
 }
 
 // traced leaves the health checks, which nobody wants to see, out of traces.

@@ -98,6 +98,10 @@ func (s *Solver) newJob(ctx context.Context, req Request) (*job, error) {
 		ids = session.IDs{req.Session}
 	}
 	j.sessions = ids
+	if req.Trace.IsValid() {
+		// What is asked of the client is part of its trace.
+		ctx = trace.ContextWithRemoteSpanContext(ctx, req.Trace)
+	}
 	j.ctx, j.cancel = context.WithCancelCause(ctx)
 	if err := s.register(j); err != nil {
 		j.cancel(err)

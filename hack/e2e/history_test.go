@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -257,4 +258,8 @@ func TestATraceBeginsWithTheCommandOfTheClient(t *testing.T) {
 		require.Equal(t, command.SpanContext.SpanID, byName[name].Parent.SpanID, name)
 	}
 	require.Equal(t, byName["moby.buildkit.v1.Control/Solve"].SpanContext.SpanID, byName["build"].Parent.SpanID)
+	// What the client was asked for is part of it too.
+	require.True(t, slices.ContainsFunc(all, func(s span) bool {
+		return strings.HasSuffix(s.Name, ".FileSync/DiffCopy") && s.Parent.SpanID == command.SpanContext.SpanID
+	}), "files were sent: %v", slices.Sorted(maps.Keys(byName)))
 }
