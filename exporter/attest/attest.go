@@ -11,6 +11,7 @@ package attest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 
+	"github.com/openbuildkit/buildkit/api/event"
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/cache"
@@ -80,6 +82,8 @@ type Options struct {
 	Access cache.Access
 	// Layers are those of the part in an image, lowest first.
 	Layers []ocispec.Descriptor
+	// Scope is told of bundles that are empty; zero for nobody.
+	Scope event.Scope
 }
 
 // Load returns what attestations say. Errors about what they are name the file that is at fault and
@@ -177,6 +181,10 @@ func unbundle(ctx context.Context, a exporter.Attestation, opt Options) ([]Predi
 		}
 		return nil
 	})
+	if err == nil && len(all) == 0 {
+		// Nothing is wrong with it, but somebody has asked for what is not there.
+		opt.Scope.Warn(event.Warning{Short: []byte("nothing is attached as " + cmp.Or(a.PredicateType, "attestation") + ": the scanner or frontend has written no statement")})
+	}
 	return all, err
 }
 

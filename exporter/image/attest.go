@@ -41,7 +41,7 @@ func (c *commit) indexed(parts []*part) bool {
 // attest writes the statements about a platform's image and the manifest that holds them, and
 // returns the entry of the index; nil if there is nothing to say.
 func (c *commit) attest(ctx context.Context, p *part) (*ocispec.Descriptor, error) {
-	opt := attest.Options{Access: c.env.Access}
+	opt := attest.Options{Access: c.env.Access, Scope: c.env.Scope}
 	for _, l := range p.layers {
 		opt.Layers = append(opt.Layers, l.Descriptor)
 	}

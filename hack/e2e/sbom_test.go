@@ -131,6 +131,7 @@ large) statement https://spdx.dev/Document '{}' >$out/sbom.spdx.json; truncate -
 many) for i in $(seq 1001); do echo {} >$out/$i.json; done;;
 folder) mkdir $out/sbom;;
 link) ln -s /etc/passwd $out/sbom.spdx.json;;
+nothing) ;;
 pipe) mkfifo $out/sbom.spdx.json;;
 several) for n in sbom other third; do statement https://spdx.dev/Document "{\"name\":\"$n\"}" >$out/$n.spdx.json; done;;
 esac
@@ -167,6 +168,11 @@ func TestScannersThatMisbehaveEndTheBuild(t *testing.T) {
 	hanging.signal(t, os.Interrupt.(syscall.Signal))
 	require.NotZero(t, hanging.waitWithin(t, 30*time.Second).Code)
 	d.RequireIdle(t)
+
+	r := d.Build(t, dir, request("nothing")...)
+	require.Contains(t, r.Stderr, "nothing is attached as https://spdx.dev/Document: the scanner or frontend has written no statement")
+	_, none := attested(t, pulledIndex(t, name), "linux/amd64")
+	require.Empty(t, none)
 
 	d.Build(t, dir, request("several")...)
 	image, all := attested(t, pulledIndex(t, name), "linux/amd64")

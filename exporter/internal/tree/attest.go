@@ -41,7 +41,7 @@ func Attest(ctx context.Context, trees []Tree, res *exporter.Result, env exporte
 				atts = append(atts, a)
 			}
 		}
-		predicates, err := attest.Load(ctx, atts, attest.Options{Access: env.Access})
+		predicates, err := attest.Load(ctx, atts, attest.Options{Access: env.Access, Scope: env.Scope})
 		if err != nil {
 			return err
 		}
