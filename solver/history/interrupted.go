@@ -154,7 +154,8 @@ func (s *Store) findInterrupted(ctx context.Context) {
 	}
 }
 
-// readNote returns the build that a note is of, nil if there is none or it has a record.
+// readNote returns the build that a note is of, nil if there is none or it has a record. That of an older build
+// of the same name is none.
 func (s *Store) readNote(path string) *Build {
 	st, err := os.Lstat(path)
 	if err != nil || !st.Mode().IsRegular() {
@@ -168,7 +169,10 @@ func (s *Store) readNote(path string) *Build {
 	if proto.Unmarshal(data, rec) != nil || rec.GetRef() == "" || len(rec.GetRef()) > maxRef || rec.GetCreatedAt() == nil {
 		return nil
 	}
-	if s.active[rec.GetRef()] != nil || s.get(rec.GetRef()) != nil {
+	if s.active[rec.GetRef()] != nil {
+		return nil
+	}
+	if known := s.get(rec.GetRef()); known != nil && !known.GetCreatedAt().AsTime().Before(rec.GetCreatedAt().AsTime()) {
 		return nil
 	}
 	// The note was touched when the build was last known to run.

@@ -155,6 +155,33 @@ func TestInterruptedBuildsWaitForADaemonThatLives(t *testing.T) {
 	require.Len(t, list(t, s, nil), 2)
 }
 
+// The record of another build with the same name is no record of the one that was interrupted.
+func TestAnInterruptedBuildReplacesAnOlderRecordOfItsName(t *testing.T) {
+	var dir string
+	first := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, history.Config{Dir: first})
+		build(t, s, &history.Record{Ref: "r"}, "old", nil)
+		time.Sleep(time.Second) //nolint:forbidigo // moves the clock of the bubble
+		b, told := begin(t, s, "r", "new")
+		defer end(b, told)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // as above
+		require.NoError(t, s.Flush(t.Context()))
+		dir = filepath.Join(filepath.Dir(first), "killed")
+		require.NoError(t, os.CopyFS(dir, os.DirFS(first)))
+	})
+	for range 2 {
+		s := open(t, history.Config{Dir: dir})
+		stop := run(t, s)
+		require.Equal(t, []string{"r"}, refs(list(t, s, nil)))
+		text, err := output(t, s, "r")
+		require.NoError(t, err)
+		require.Equal(t, "new", text)
+		stop()
+		require.NoError(t, s.Close())
+	}
+}
+
 // noted returns the folder of a daemon that was killed while builds ran.
 func noted(t *testing.T, refs ...string) (dir string) {
 	t.Helper()
