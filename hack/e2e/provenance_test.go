@@ -107,6 +107,46 @@ func TestProvenanceIsPushedWithTheImage(t *testing.T) {
 	require.Equal(t, first, volatile(), "from the cache too")
 }
 
+// Of a build from a repository all but its name and its times is the same, whichever daemon it ran on and
+// whatever that had in its cache.
+func TestTheSameBuildFromARepositoryHasTheSameProvenance(t *testing.T) {
+	registry := harness.StartRegistry(t)
+	registry.PushBusybox(t)
+	repo, _ := repository(t, map[string]string{
+		"Dockerfile": "FROM busybox AS tools\nRUN --network=none echo tool >/tool\nFROM busybox\nCOPY file /\nCOPY --from=tools /tool /\n", "file": "contents\n",
+	}, nil)
+	name := registry.Host + "/out/same:1"
+	for version, volatile := range map[string][]string{
+		"v1": {"invocationId", "startedOn", "finishedOn"}, "v0.2": {"buildInvocationID", "buildStartedOn", "buildFinishedOn"},
+	} {
+		t.Run(version, func(t *testing.T) {
+			var first any
+			for range 2 {
+				d := harness.StartDaemon(t, harness.DaemonOptions{Registry: registry})
+				for range 2 {
+					d.MustBuildctl(t, "build", "--frontend=dockerfile.v0", "--opt=context="+repo+"#main", "--opt=attest:provenance=reproducible=true,version="+version,
+						"--opt=build-arg:SOURCE_DATE_EPOCH=1767225600", "--output=type=image,push=true,rewrite-timestamp=true,name="+name)
+					_, all := attested(t, pulledIndex(t, name), "linux/amd64")
+					require.Len(t, all, 1)
+					require.Contains(t, string(all[0].Predicate), `hermetic":true`)
+					require.Contains(t, string(all[0].Predicate), `eproducible":true`)
+					var p any
+					require.NoError(t, json.Unmarshal(all[0].Predicate, &p))
+					for _, key := range volatile {
+						require.Contains(t, string(all[0].Predicate), `"`+key+`":`)
+						withoutKey(p, key)
+					}
+					told := []any{all[0].Subject, p}
+					if first == nil {
+						first = told
+					}
+					require.Equal(t, first, told)
+				}
+			}
+		})
+	}
+}
+
 func TestProvenanceOfPlatformsKeepsThemApart(t *testing.T) {
 	d, registry := startWithRegistry(t, harness.DaemonOptions{})
 	registry.PushPlatforms(t)
