@@ -38,8 +38,8 @@ func (r *Ref) Layers(ctx context.Context, opt blob.CompressionOpt, acc Access) (
 }
 
 // KnownLayers returns what is known of the layers of a tree as blobs, lowest first: of each the form it came
-// in, or else the first that was made of it with its own times. It is nil if there is no such record, or if a
-// layer has no form yet. Nothing is read, fetched or made for it.
+// in, or else the first that was made of it with its own times, or else the last with others. It is nil if there
+// is no such record, or if a layer has no form yet. Nothing is read, fetched or made for it.
 func (m *Manager) KnownLayers(id string) []ocispec.Descriptor {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -59,19 +59,20 @@ func (m *Manager) KnownLayers(id string) []ocispec.Descriptor {
 	return layers
 }
 
-// known returns the form that a layer came in, or else the first one that was made of it as it is; nil
-// for neither. The caller holds Manager.mu.
+// known returns the form of a layer that KnownLayers tells; nil for none. The caller holds Manager.mu.
 func (r *record) known() *variant {
-	var made *variant
-	for i, v := range r.state.Blobs {
-		switch {
+	var made, retimed *variant
+	for i := range r.state.Blobs {
+		switch v := &r.state.Blobs[i]; {
 		case !v.Made:
-			return &r.state.Blobs[i]
-		case v.Epoch == nil && made == nil:
-			made = &r.state.Blobs[i]
+			return v
+		case v.Epoch != nil:
+			retimed = v
+		case made == nil:
+			made = v
 		}
 	}
-	return made
+	return cmp.Or(made, retimed)
 }
 
 // eachLayer calls layer for the position of each record, several at a time, and returns what the

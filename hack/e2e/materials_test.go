@@ -228,7 +228,7 @@ func TestLayersOfOtherStagesAreToldIfThereAreAny(t *testing.T) {
 	)
 	both := func(args ...string) (attestation, record []byte) {
 		name := registry.Host + "/out/layers:1"
-		ref, r := recorded(t, d, dir, append(args, "--opt=attest:provenance=mode=max", "--output=type=image,push=true,name="+name)...)
+		ref, r := recorded(t, d, dir, append(args, "--opt=attest:provenance=mode=max", "--output=type=image,push=true,rewrite-timestamp=true,name="+name, "--opt=build-arg:SOURCE_DATE_EPOCH=1767225600")...)
 		require.Zero(t, r.Code, r.Stderr)
 		_, all := attested(t, pulledIndex(t, name), "linux/amd64")
 		require.Len(t, all, 1)
