@@ -55,6 +55,7 @@ RUN apt-get update && \
         ca-certificates runc git openssh-client fuse-overlayfs iptables isal xz-utils && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/buildkitd /out/buildctl /usr/bin/
+COPY cmd/buildctl/buildctl-daemonless.sh /usr/bin/
 
 FROM runtime AS rootless
 RUN apt-get update && \

@@ -53,9 +53,10 @@ build: ## Build bin/buildkitd and bin/buildctl
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/buildkitd ./cmd/buildctl
 
 .PHONY: install
-install: build ## Install both programs below PREFIX (/usr/local) and DESTDIR
+install: build ## Install the programs below PREFIX (/usr/local) and DESTDIR
 	install -D -m 755 bin/buildkitd $(DESTDIR)$(PREFIX)/bin/buildkitd
 	install -D -m 755 bin/buildctl $(DESTDIR)$(PREFIX)/bin/buildctl
+	install -D -m 755 cmd/buildctl/buildctl-daemonless.sh $(DESTDIR)$(PREFIX)/bin/buildctl-daemonless.sh
 
 .PHONY: image
 image: build ## Build the daemon's image with the daemon at BUILDKIT_HOST, into bin/buildkit.tar
