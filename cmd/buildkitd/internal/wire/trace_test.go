@@ -5,6 +5,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -29,10 +30,12 @@ func (c *sink) Export(_ context.Context, req *coltracepb.ExportTraceServiceReque
 
 func export(t *testing.T, socket string) error {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer conn.Close()
-	_, err = coltracepb.NewTraceServiceClient(conn).Export(t.Context(), &coltracepb.ExportTraceServiceRequest{
+	_, err = coltracepb.NewTraceServiceClient(conn).Export(ctx, &coltracepb.ExportTraceServiceRequest{
 		ResourceSpans: []*tracepb.ResourceSpans{{SchemaUrl: "mark"}},
 	})
 	return err
@@ -58,21 +61,40 @@ func TestTracesOfStepsAreTakenWithoutACollector(t *testing.T) {
 	require.NoError(t, export(t, serveTraces(t).path()))
 }
 
-func TestTracesOfStepsReachTheCollector(t *testing.T) {
+// collect serves a collector, which takes spans one after the other when they are received from it, and
+// names it in the environment.
+func collect(t *testing.T) <-chan *coltracepb.ExportTraceServiceRequest {
+	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &sink{got: make(chan *coltracepb.ExportTraceServiceRequest, 1)}
+	c := &sink{got: make(chan *coltracepb.ExportTraceServiceRequest)}
 	server := grpc.NewServer()
 	coltracepb.RegisterTraceServiceServer(server, c)
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+lis.Addr().String())
+	return c.got
+}
+
+func TestTracesOfStepsReachTheCollector(t *testing.T) {
+	got := collect(t)
 	tr := serveTraces(t)
 	require.NoError(t, export(t, tr.path()))
-	require.Equal(t, "mark", (<-c.got).ResourceSpans[0].SchemaUrl)
+	require.Equal(t, "mark", (<-got).ResourceSpans[0].SchemaUrl)
 	// Those of a build that has ended go there too.
 	tr.spans(tracetest.SpanStubs{{Name: "build"}})
-	require.Equal(t, "build", (<-c.got).ResourceSpans[0].ScopeSpans[0].Spans[0].Name)
+	require.Equal(t, "build", (<-got).ResourceSpans[0].ScopeSpans[0].Spans[0].Name)
+}
+
+func TestWhoSendsTracesDoesNotWaitForTheCollector(t *testing.T) {
+	got := collect(t)
+	tr := serveTraces(t)
+	for range 3 {
+		require.NoError(t, export(t, tr.path()), "nobody has taken anything yet")
+	}
+	for range 3 {
+		<-got
+	}
 }
 
 func TestDaemonBuildsWithoutItsTraceSocket(t *testing.T) {
