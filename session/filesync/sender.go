@@ -171,13 +171,11 @@ func (s *sender) walk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := batch.end(); err != nil {
-		return err
-	}
+	// Before the receiver knows, who may have all it wants and be done at once.
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.walked = true
-	return nil
+	s.mu.Unlock()
+	return batch.end()
 }
 
 // statBatch gathers descriptions until they are worth a message. The first messages are small, so
