@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 )
 
@@ -12,6 +13,7 @@ type Caller struct {
 	id, name, sharedKey string
 	methods             map[string]bool
 	conn                *callerConn
+	slots               *semaphore.Weighted
 	life                context.Context //nolint:containedctx // ends with the session; its cause is a *LostError
 }
 
@@ -31,6 +33,21 @@ func (c *Caller) Supports(method string) bool { return c.methods[strings.ToLower
 // Conn makes calls to the client. Every call ends at once when the session does, with an error
 // that matches ErrLost. What the client answers with is a *Fault of the session.
 func (c *Caller) Conn() grpc.ClientConnInterface { return c.conn }
+
+// maxOpen is how many calls may be made for a session that others open at will: each may hold as much
+// of what the client sends as a call may have in flight.
+const maxOpen = 32
+
+// Reserve waits until there may be one more call that is not the daemon's but a step's to open, and
+// returns the function that gives it back.
+func (c *Caller) Reserve(ctx context.Context) (release func(), err error) {
+	ctx, free := c.conn.bind(ctx)
+	defer free()
+	if err := c.slots.Acquire(ctx, 1); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { c.slots.Release(1) }, nil
+}
 
 // Done is closed when the session has ended.
 func (c *Caller) Done() <-chan struct{} { return c.life.Done() }

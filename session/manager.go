@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
@@ -63,7 +64,7 @@ func (m *Manager) HandleConn(ctx context.Context, conn net.Conn, headers map[str
 	defer func() { go cc.Close() }()
 	c := &Caller{
 		id: h.id, name: h.name, sharedKey: h.sharedKey, methods: h.methods,
-		conn: &callerConn{id: h.id, cc: cc, life: life},
+		conn: &callerConn{id: h.id, cc: cc, life: life}, slots: semaphore.NewWeighted(maxOpen),
 	}
 	c.life = c.conn.life
 	if err := m.add(c); err != nil {

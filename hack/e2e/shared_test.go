@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -22,6 +23,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
 	"github.com/openbuildkit/buildkit/session"
+	"github.com/openbuildkit/buildkit/session/filesync"
 )
 
 const (
@@ -206,4 +208,51 @@ func TestClientsOfAStepAreToldOfTheirOwnClients(t *testing.T) {
 	require.NotContains(t, aErr.Error(), "bob")
 	require.ErrorContains(t, bErr, "bob is out")
 	require.NotContains(t, bErr.Error(), "ann")
+}
+
+// Services that steps talk to on the side of the client may do what they like: they take a bounded part
+// of the daemon's memory, and a step that fails by them says so.
+func TestHostileAgentsAreBoundedAndNamed(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	dir := t.TempDir()
+	program(t, "./hack/e2e/testdata/dialer", "dialer", dir)
+	files, err := filesync.NewFS(dir)
+	require.NoError(t, err)
+	build := func(dialed, answered int, forward answer) error {
+		c, err := library.New(d.Addr)
+		require.NoError(t, err)
+		defer c.Close()
+		step := llb.Image("busybox").Run(llb.Args("/in/dialer", fmt.Sprint(dialed), fmt.Sprint(answered)),
+			llb.AddMount("/in", llb.Local("context"), llb.Readonly()), llb.AddSSHSocket())
+		ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
+		defer cancel()
+		_, err = c.Solve(ctx, marshal(t, step.Root()), library.SolveOpt{
+			LocalMounts: map[string]fsutil.FS{"context": files},
+			Session: []session.Attachable{answers{
+				checkAgent: say(&sshpb.CheckAgentResponse{}), "/moby.sshforward.v1.SSH/ForwardAgent": forward,
+			}},
+		})
+		return err
+	}
+	const exit = "did not complete successfully: exit code: 3"
+	err = build(1, 1, func(grpc.ServerStream) error { return errors.New("no card in the reader") })
+	require.ErrorContains(t, err, exit+": ssh agent default of the client: no card in the reader")
+	err = build(1, 1, func(s grpc.ServerStream) error { return s.SendMsg(&sshpb.BytesMessage{Data: make([]byte, 15<<20)}) })
+	require.ErrorContains(t, err, exit+": ssh agent default of the client: the answer of the client to")
+
+	resetPeak(t, d.Pid())
+	before := peakMemory(t, d.Pid())
+	err = build(300, 32, func(s grpc.ServerStream) error {
+		for {
+			if err := s.SendMsg(&sshpb.BytesMessage{Data: make([]byte, 1<<20-100)}); err != nil {
+				return err
+			}
+		}
+	})
+	require.ErrorContains(t, err, exit)
+	grown := peakMemory(t, d.Pid()) - before
+	t.Logf("the daemon took %d MiB", grown>>20)
+	require.Less(t, grown, int64(300<<20))
+	requireAlive(t, d)
+	d.RequireIdle(t)
 }

@@ -7,6 +7,7 @@
 package ssh
 
 import (
+	"errors"
 	"io"
 
 	"google.golang.org/grpc/codes"
@@ -31,12 +32,17 @@ type messages interface {
 type streamConn struct {
 	messages
 	rest []byte
+	// err is what Recv failed with, nil at the end of the stream.
+	err error
 }
 
 func (s *streamConn) Read(p []byte) (int, error) {
 	for len(s.rest) == 0 {
 		m, err := s.Recv()
 		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				s.err = err
+			}
 			return 0, err
 		}
 		s.rest = m.GetData()

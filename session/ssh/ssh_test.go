@@ -19,6 +19,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
+	"github.com/openbuildkit/buildkit/session"
 	"github.com/openbuildkit/buildkit/session/sessiontest"
 	"github.com/openbuildkit/buildkit/session/ssh"
 )
@@ -81,20 +82,31 @@ func connect(t *testing.T, id string, configs ...ssh.AgentConfig) net.Conn {
 	require.NoError(t, err)
 	_, c := sessiontest.Connect(t, p)
 	require.NoError(t, ssh.CheckAgent(t.Context(), c, id))
-	path, release, err := ssh.Forward(t.Context(), c, ssh.ForwardOpt{ID: id, UID: 7, GID: 8, Mode: 0o600})
+	return dial(t, forward(t, c, ssh.ForwardOpt{ID: id, UID: 7, GID: 8, Mode: 0o600}))
+}
+
+// forward forwards an agent until the test ends.
+func forward(t *testing.T, c *session.Caller, opt ssh.ForwardOpt) *ssh.Socket {
+	t.Helper()
+	sock, err := ssh.Forward(t.Context(), c, opt)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		require.NoError(t, release())
-		require.NoError(t, release())
-		require.NoFileExists(t, path)
+		require.NoError(t, sock.Close())
+		require.NoError(t, sock.Close())
+		require.NoFileExists(t, sock.Path)
 	})
-	info, err := os.Stat(path)
+	info, err := os.Stat(sock.Path)
 	require.NoError(t, err)
-	require.EqualValues(t, 0o600, info.Mode().Perm())
-	conn, err := net.Dial("unix", path)
+	require.Equal(t, opt.Mode, info.Mode().Perm())
+	return sock
+}
+
+func dial(t *testing.T, sock *ssh.Socket) *net.UnixConn {
+	t.Helper()
+	conn, err := net.Dial("unix", sock.Path)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	return conn
+	return conn.(*net.UnixConn)
 }
 
 func TestAgentsMayBeUsedAndNotChanged(t *testing.T) {
@@ -197,14 +209,12 @@ func TestReleaseEndsConnections(t *testing.T) {
 	p, err := ssh.NewProvider([]ssh.AgentConfig{{Paths: []string{sock}, Raw: true}})
 	require.NoError(t, err)
 	_, c := sessiontest.Connect(t, p)
-	path, release, err := ssh.Forward(t.Context(), c, ssh.ForwardOpt{Mode: 0o600})
-	require.NoError(t, err)
-	conn, err := net.Dial("unix", path)
-	require.NoError(t, err)
-	defer conn.Close()
+	forwarded := forward(t, c, ssh.ForwardOpt{Mode: 0o600})
+	conn := dial(t, forwarded)
 	_, err = conn.Write([]byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, release())
+	require.NoError(t, forwarded.Close())
 	_, err = conn.Read(make([]byte, 1))
 	require.True(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded))
+	require.NoError(t, forwarded.Err(), "it is not the client that ended it")
 }

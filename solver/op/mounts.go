@@ -45,7 +45,7 @@ type mounts struct {
 	trees map[int]*cache.MutableRef
 	kept  map[int]*cache.Ref
 	// agents are the sessions whose ssh agents are used.
-	agents []*session.Caller
+	agents []agent
 	// undo is run backwards by release.
 	undo []func() error
 }
@@ -273,19 +273,18 @@ func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, err
 	if opt == nil {
 		return nil, errors.New("invalid ssh mount options")
 	}
-	var sock string
-	var release func() error
+	var sock *ssh.Socket
 	err := ms.f.sessions.Ask(ctx, ms.user.sessions, func(cctx context.Context, c *session.Caller) error {
 		if err := ssh.CheckAgent(cctx, c, opt.ID); err != nil {
 			return err
 		}
 		var err error
 		// The socket outlives this call; it ends with the op, or with the session.
-		sock, release, err = ssh.Forward(ctx, c, ssh.ForwardOpt{
+		sock, err = ssh.Forward(ctx, c, ssh.ForwardOpt{
 			ID: opt.ID, UID: int(opt.Uid), GID: int(opt.Gid), Mode: fs.FileMode(opt.Mode & 0o777),
 		})
 		if err == nil {
-			ms.agents = append(ms.agents, c)
+			ms.agents = append(ms.agents, agent{c, sock})
 		}
 		return err
 	})
@@ -295,16 +294,26 @@ func (ms *mounts) ssh(ctx context.Context, m *pb.Mount) (snapshot.Mountable, err
 		}
 		return nil, err
 	}
-	ms.undo = append(ms.undo, release)
-	return worker.SocketMount(sock), nil
+	ms.undo = append(ms.undo, sock.Close)
+	return worker.SocketMount(sock.Path), nil
+}
+
+// agent is a socket of a client that a container has.
+type agent struct {
+	client *session.Caller
+	socket *ssh.Socket
 }
 
 // blameAgents returns the error of a process as that of the session whose agent it had, if that has
-// gone: with another one it may do.
+// gone or has failed: with another one it may do.
 func (ms *mounts) blameAgents(err error) error {
-	for _, c := range ms.agents {
-		if lost := c.Err(); lost != nil {
-			return c.Blame(fmt.Errorf("ssh agent: %w: %w", lost, err))
+	for _, a := range ms.agents {
+		failure := a.client.Err()
+		if failure == nil {
+			failure = a.socket.Err()
+		}
+		if failure != nil {
+			return a.client.Blame(fmt.Errorf("%w: %w", err, failure))
 		}
 	}
 	return err

@@ -245,14 +245,14 @@ func (i *instance) addSSH(ctx context.Context, a *access, dir string) error {
 			return err
 		}
 		// The agent is there for the job, not for the time of this call.
-		sock, end, err := ssh.Forward(context.WithoutCancel(ctx), c, ssh.ForwardOpt{ID: i.id.Agent, UID: os.Getuid(), GID: os.Getgid(), Mode: 0o600})
+		sock, err := ssh.Forward(context.WithoutCancel(ctx), c, ssh.ForwardOpt{ID: i.id.Agent, UID: os.Getuid(), GID: os.Getgid(), Mode: 0o600})
 		if err != nil {
 			return err
 		}
-		a.env = append(a.env, "SSH_AUTH_SOCK="+sock)
+		a.env = append(a.env, "SSH_AUTH_SOCK="+sock.Path)
 		i.agent = c.ID()
 		files := a.release
-		a.release = func() error { return errors.Join(end(), files()) }
+		a.release = func() error { return errors.Join(sock.Close(), files()) }
 		return nil
 	})
 }
