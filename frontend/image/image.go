@@ -16,7 +16,6 @@ import (
 	"errors"
 	"maps"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -24,6 +23,7 @@ import (
 	"github.com/openbuildkit/buildkit/api/status"
 	client "github.com/openbuildkit/buildkit/client/gateway"
 	"github.com/openbuildkit/buildkit/frontend"
+	"github.com/openbuildkit/buildkit/frontend/gateway/peer"
 )
 
 // Name is what the frontend is asked for by.
@@ -58,8 +58,8 @@ const DefaultIdleTimeout = 15 * time.Minute
 // Frontend runs frontends that are images. It may be used concurrently.
 type Frontend struct {
 	cfg Config
-	// held is the size of the messages that are on their way, of all programs, in bytes.
-	held atomic.Int64
+	// held are the messages of all programs that are on their way.
+	held peer.Total
 }
 
 // New returns the frontend.

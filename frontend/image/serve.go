@@ -6,20 +6,18 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/stats"
 
 	gatewaypb "github.com/openbuildkit/buildkit/api/gateway"
 	"github.com/openbuildkit/buildkit/api/status"
 	"github.com/openbuildkit/buildkit/frontend/gateway"
+	"github.com/openbuildkit/buildkit/frontend/gateway/peer"
 )
 
 // Bounds of what one program may take of the daemon.
@@ -39,7 +37,7 @@ const aliveTimeout = time.Minute
 type server struct {
 	grpc   *grpc.Server
 	idle   *idleWatch
-	ledger *ledger
+	ledger *peer.Ledger
 	kill   context.CancelCauseFunc
 }
 
@@ -48,12 +46,10 @@ type server struct {
 func (f *Frontend) newServer(api *gateway.Server, kill context.CancelCauseFunc) *server {
 	s := &server{kill: kill}
 	s.idle = newIdleWatch(f.cfg.IdleTimeout, func() { kill(errIdle(f.cfg.IdleTimeout)) })
-	s.ledger = newLedger(&f.held, kill)
-	s.grpc = grpc.NewServer(
-		experimental.BufferPool(s.ledger),
+	s.ledger = peer.NewLedger("the frontend", &f.held, kill)
+	s.grpc = grpc.NewServer(append(s.ledger.Options(),
 		// A fixed window: how much of what nobody reads is taken does not grow with the connection.
 		grpc.InitialWindowSize(callWindow),
-		grpc.StatsHandler(&openCalls{none: s.ledger.clear}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxCalls),
@@ -64,7 +60,7 @@ func (f *Frontend) newServer(api *gateway.Server, kill context.CancelCauseFunc) 
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(status.UnaryServer, status.RecoverUnary, s.unary),
 		grpc.ChainStreamInterceptor(status.StreamServer, status.RecoverStream, s.stream),
-	)
+	)...)
 	gatewaypb.RegisterLLBBridgeServer(s.grpc, api)
 	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
 	return s
@@ -72,19 +68,15 @@ func (f *Frontend) newServer(api *gateway.Server, kill context.CancelCauseFunc) 
 
 // serve serves conn until it is closed by either side.
 func (s *server) serve(conn net.Conn) {
-	l := &listener{conn: &programConn{Conn: conn}, done: make(chan struct{})}
-	l.conn.closed = func() {
-		s.kill(l.conn.lost())
-		l.end()
-	}
-	_ = s.grpc.Serve(l) // it fails because the one connection has ended
+	program := &programConn{Conn: conn}
+	peer.Serve(s.grpc, program, func() { s.kill(program.lost()) })
 }
 
 // close ends all calls and waits for them.
 func (s *server) close() {
 	s.idle.stop()
 	s.grpc.Stop()
-	s.ledger.clear()
+	s.ledger.Clear()
 }
 
 func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -96,31 +88,6 @@ func (s *server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 	defer s.idle.begin()()
 	return handler(srv, stream)
 }
-
-// openCalls tells when no call is open, also of those whose message has not come yet.
-type openCalls struct {
-	none func()
-	open atomic.Int64
-}
-
-// TagRPC begins a call.
-func (c *openCalls) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
-	c.open.Add(1)
-	return ctx
-}
-
-// HandleRPC ends it.
-func (c *openCalls) HandleRPC(_ context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.End); ok && c.open.Add(-1) == 0 {
-		c.none()
-	}
-}
-
-// TagConn has nothing to do.
-func (c *openCalls) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-// HandleConn has nothing to do.
-func (c *openCalls) HandleConn(context.Context, stats.ConnStats) {}
 
 // idleWatch tells when no call has been open for some time.
 type idleWatch struct {
@@ -166,40 +133,12 @@ func (w *idleWatch) stop() {
 	w.timer.Stop()
 }
 
-// listener hands out the one connection of a program and ends with it.
-type listener struct {
-	conn *programConn
-	take sync.Once
-	stop sync.Once
-	done chan struct{}
-}
-
-func (l *listener) Accept() (conn net.Conn, err error) {
-	l.take.Do(func() { conn = l.conn })
-	if conn != nil {
-		return conn, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *listener) Close() error {
-	l.end()
-	return nil
-}
-
-func (l *listener) end() { l.stop.Do(func() { close(l.done) }) }
-
-func (l *listener) Addr() net.Addr { return l.conn.LocalAddr() }
-
 // preface is what a client of HTTP/2 begins with, RFC 9113 section 3.4.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // programConn is the connection to a program.
 type programConn struct {
 	net.Conn
-	closed func()
-	once   sync.Once
 
 	mu    sync.Mutex
 	first []byte // as long as preface, at most
@@ -214,12 +153,6 @@ func (c *programConn) Read(p []byte) (int, error) {
 		c.first = append(c.first, p[:min(n, room)]...)
 	}
 	return n, err
-}
-
-func (c *programConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(c.closed)
-	return err
 }
 
 // lost returns why the connection has ended before the program.
