@@ -124,7 +124,7 @@ func TestAClientHasAllTheTimeThatNobodyElseWaits(t *testing.T) {
 					if i > 0 && tc.others > 0 {
 						group = append(group, s.ID())
 					}
-					ends = append(ends, func() { _ = s.Close(); require.NoError(t, <-ran); require.NoError(t, <-handled) })
+					ends = append(ends, func() { require.NoError(t, s.Close()); require.NoError(t, <-ran); require.NoError(t, <-handled) })
 				}
 				begun := time.Now()
 				var got string

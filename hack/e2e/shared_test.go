@@ -2,11 +2,16 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
@@ -23,6 +28,7 @@ import (
 	"github.com/openbuildkit/buildkit/client/llb"
 	"github.com/openbuildkit/buildkit/hack/harness"
 	"github.com/openbuildkit/buildkit/session"
+	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/filesync"
 )
 
@@ -35,7 +41,7 @@ const (
 type sharer struct {
 	d *harness.Daemon
 	// services are what its session offers; gateway has a callback of it solve the step.
-	services answers
+	services session.Attachable
 	gateway  bool
 	joined   chan struct{}
 	once     sync.Once
@@ -159,11 +165,12 @@ func TestAClientFailsItsOwnBuildOnly(t *testing.T) {
 					}
 					return err
 				}
-				a.services = answers{getSecret: g.secrets(good), checkAgent: say(&sshpb.CheckAgentResponse{})}
-				b.services = answers{getSecret: g.secrets(good), checkAgent: say(&sshpb.CheckAgentResponse{})}
-				if a.services[tc.method] = bad; tc.method == getSecret {
-					a.services[getSecret] = g.secrets(bad)
+				worse := answers{getSecret: g.secrets(good), checkAgent: say(&sshpb.CheckAgentResponse{})}
+				if worse[tc.method] = bad; tc.method == getSecret {
+					worse[getSecret] = g.secrets(bad)
 				}
+				a.services = worse
+				b.services = answers{getSecret: g.secrets(good), checkAgent: say(&sshpb.CheckAgentResponse{})}
 				aDone, bDone := make(chan error, 1), make(chan error, 1)
 				first, second := func() { aDone <- a.build(ctx, def) }, func() { bDone <- b.build(ctx, def) }
 				joined := b.joined
@@ -255,4 +262,69 @@ func TestHostileAgentsAreBoundedAndNamed(t *testing.T) {
 	require.Less(t, grown, int64(300<<20))
 	requireAlive(t, d)
 	d.RequireIdle(t)
+}
+
+// leavingStore is a layout of a client that goes in the middle of a layer.
+type leavingStore struct {
+	content.Store
+	layer digest.Digest
+	gate  *gated
+	leave func()
+}
+
+func (s *leavingStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	r, err := s.Store.ReaderAt(ctx, desc)
+	if err != nil || desc.Digest != s.layer {
+		return r, err
+	}
+	s.gate.wait()
+	return &leavingReader{ReaderAt: r, leave: s.leave, ctx: ctx}, nil
+}
+
+type leavingReader struct {
+	content.ReaderAt
+	leave func()
+	ctx   context.Context
+}
+
+func (r *leavingReader) ReadAt(p []byte, at int64) (int, error) {
+	if at > r.Size()/2 {
+		go r.leave()
+		<-r.ctx.Done()
+		return 0, context.Cause(r.ctx)
+	}
+	return r.ReaderAt.ReadAt(p[:min(len(p), 64<<10)], at)
+}
+
+// A transfer that a client leaves goes on with the client of another build that waits for it.
+func TestAClientThatLeavesInALayerIsReplaced(t *testing.T) {
+	d := start(t, harness.DaemonOptions{})
+	lay := filepath.Join(t.TempDir(), "lay")
+	made := dockerfile(t, "FROM busybox", "RUN dd if=/dev/urandom of=/noise bs=1M count=8")
+	d.Build(t, made, "--output=type=oci,tar=false,compression=uncompressed,force-compression=true,dest="+lay)
+	requirePruned(t, d)
+	var index ocispec.Index
+	require.NoError(t, json.Unmarshal([]byte(read(t, lay, "index.json")), &index))
+	var manifest ocispec.Manifest
+	require.NoError(t, json.Unmarshal([]byte(read(t, lay, "blobs", "sha256", index.Manifests[0].Digest.Encoded())), &manifest))
+	store, err := sessioncontent.NewLayout(lay)
+	require.NoError(t, err)
+	base := llb.OCILayout("store@"+index.Manifests[0].Digest.String(), llb.OCIStore("", "store"))
+	def := marshal(t, base.Run(llb.Shell("test $(stat -c %s /noise) = 8388608")).Root())
+
+	g := &gated{asked: make(chan struct{}), release: make(chan struct{})}
+	a, b := &sharer{d: d, joined: make(chan struct{})}, &sharer{d: d, joined: make(chan struct{})}
+	offer := func(s content.Store) session.Attachable {
+		return sessioncontent.NewProvider(map[string]content.Store{"oci:store": s})
+	}
+	a.services = offer(&leavingStore{Store: store, layer: manifest.Layers[len(manifest.Layers)-1].Digest, gate: g, leave: func() { a.leave() }})
+	b.services = offer(store)
+	aDone, bDone := make(chan error, 1), make(chan error, 1)
+	go func() { aDone <- a.build(t.Context(), def) }()
+	<-g.asked
+	go func() { bDone <- b.build(t.Context(), def) }()
+	<-b.joined
+	close(g.release)
+	require.NoError(t, <-bDone)
+	require.ErrorContains(t, <-aDone, "session")
 }

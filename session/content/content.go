@@ -165,7 +165,7 @@ func Open(ctx context.Context, c *session.Caller, id string, dgst digest.Digest,
 	})
 	if err != nil {
 		cancel()
-		return nil, errgrpc.ToNative(err)
+		return nil, native(err)
 	}
 	r := &reader{stream: stream, cancel: cancel}
 	// The first message says whether the blob is there.
@@ -174,6 +174,18 @@ func Open(ctx context.Context, c *session.Caller, id string, dgst digest.Digest,
 		return nil, err
 	}
 	return r, nil
+}
+
+// native gives an error of a client the kind that it had there. It remains a fault of the session.
+func native(err error) error {
+	faults := session.Faults(err)
+	if len(faults) == 0 {
+		return errgrpc.ToNative(err)
+	}
+	if errors.Is(err, session.ErrLost) {
+		return err
+	}
+	return &session.Fault{ID: faults[0].ID, Err: errgrpc.ToNative(faults[0].Err)}
 }
 
 // reader is a blob as it comes.
@@ -190,7 +202,7 @@ func (r *reader) next() error {
 	case errors.Is(err, io.EOF):
 		r.err = io.EOF
 	case err != nil:
-		r.err = errgrpc.ToNative(err)
+		r.err = native(err)
 	default:
 		// The offset that comes with it is not the same with all clients, and what comes is
 		// digested anyway.

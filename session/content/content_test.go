@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/openbuildkit/buildkit/session"
 	sessioncontent "github.com/openbuildkit/buildkit/session/content"
 	"github.com/openbuildkit/buildkit/session/sessiontest"
 )
@@ -115,4 +116,29 @@ func TestAStreamThatNobodyWantsEnds(t *testing.T) {
 	_, err = io.ReadAll(r)
 	require.Error(t, err)
 	require.NoError(t, r.Close())
+}
+
+func TestErrorsOfStreamsAreFaultsOfTheSession(t *testing.T) {
+	store, err := local.NewStore(t.TempDir())
+	require.NoError(t, err)
+	stuck := stuckStore{store, make(chan struct{})}
+	m := session.NewManager()
+	s, err := session.New("")
+	require.NoError(t, err)
+	c := sessiontest.Run(t, m, s, nil, sessioncontent.NewProvider(map[string]content.Store{"oci:a": stuck}))
+	data := bytes.Repeat([]byte("0123456789"), 400_000)
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	require.NoError(t, content.WriteBlob(t.Context(), store, "ref", bytes.NewReader(data), desc))
+	_, err = sessioncontent.Open(t.Context(), c, "oci:a", digest.FromString("absent"), 0)
+	require.Equal(t, c.ID(), session.Faults(err)[0].ID)
+	r, err := sessioncontent.Open(t.Context(), c, "oci:a", desc.Digest, 0)
+	require.NoError(t, err)
+	_, err = io.ReadFull(r, make([]byte, 10))
+	require.NoError(t, err)
+	go func() { _ = s.Close() }() // it waits for the call
+	_, err = io.ReadAll(r)
+	require.ErrorIs(t, err, session.ErrLost)
+	require.Equal(t, c.ID(), session.Faults(err)[0].ID)
+	require.NoError(t, r.Close())
+	close(stuck.end)
 }
