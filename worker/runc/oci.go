@@ -40,8 +40,9 @@ func FindBinary(name string) (string, error) {
 type oci struct {
 	binary, state string
 	// stays: the runtime is kept in the foreground for as long as a process runs, and removes the
-	// container when that ends. It is so with crun, which leaves processes to a helper that goes when
-	// it likes. Others start a process and end, so that it is ours and nobody stands between us.
+	// container when that ends. runc starts a process and ends instead, so that the process is ours and
+	// nobody stands between us. Others do not all give it to us: crun leaves it to a helper that goes
+	// when it likes, that of a sandboxed runtime is another one.
 	stays bool
 }
 
@@ -54,7 +55,7 @@ func newOCI(ctx context.Context, name, state string) (*oci, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s --version: %w", binary, err)
 	}
-	return &oci{binary: binary, state: state, stays: strings.HasPrefix(string(version), "crun ")}, nil
+	return &oci{binary: binary, state: state, stays: !strings.HasPrefix(string(version), "runc ")}, nil
 }
 
 // commander returns what makes a command of the OCI runtime that starts a process in the container
