@@ -2,6 +2,7 @@ package history_test
 
 import (
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,6 +83,40 @@ func TestNoTraceStaysOfARecordThatWasDeletedMeanwhile(t *testing.T) {
 	require.Empty(t, list(t, s, nil))
 	require.NoError(t, s.Flush(t.Context()))
 	require.Empty(t, files(t, dir))
+}
+
+// What records took is free when they are gone, also that of short blobs, and there is room for new ones.
+func TestTheSpaceOfRecordsIsFreeWhenAllAreDeleted(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, history.Config{Dir: dir})
+	for round := range 2 {
+		for i := range 100 {
+			build(t, s, &history.Record{Ref: fmt.Sprint(i)}, strings.Repeat(rand.Text(), 4000), nil)
+		}
+		require.NoError(t, s.Flush(t.Context()))
+		require.Greater(t, dbSize(t, dir), int64(8<<20))
+		held := listen(t, s, &controlpb.BuildHistoryRequest{Ref: "7"})
+		held.next(t, controlpb.BuildHistoryEventType_COMPLETE, "7")
+		for i := range 100 {
+			require.NoError(t, s.Delete(t.Context(), fmt.Sprint(i)))
+		}
+		held.next(t, controlpb.BuildHistoryEventType_DELETED, "7")
+		require.NoError(t, s.Flush(t.Context()))
+		require.Greater(t, dbSize(t, dir), int64(8<<20), "somebody listens to one")
+		held.end(t)
+		require.NoError(t, s.Flush(t.Context()))
+		require.Less(t, dbSize(t, dir), int64(1<<20), round)
+	}
+	build(t, s, &history.Record{Ref: "last"}, "text", nil)
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"last"}, refs(list(t, open(t, history.Config{Dir: dir}), nil)))
+}
+
+func dbSize(t *testing.T, dir string) int64 {
+	t.Helper()
+	st, err := os.Stat(filepath.Join(dir, "history.db"))
+	require.NoError(t, err)
+	return st.Size()
 }
 
 // Blobs that are not what they were are told to be so, and no others.

@@ -52,7 +52,7 @@ type table struct {
 	db   *boltfile.DB
 
 	mu sync.Mutex
-	// broken is set when the file was found to be damaged, until there is another.
+	// broken is set when the file was found to be damaged or cannot be opened, until it or another is open.
 	broken error
 	// waiting are the operations that are not on disk yet, in order; records and blobs are what
 	// they lead to. A nil record is deleted.
@@ -124,11 +124,15 @@ func claim(dir string) error {
 func (t *table) path() string    { return filepath.Join(t.dir, "history.db") }
 func (t *table) blobDir() string { return filepath.Join(t.dir, "blobs") }
 
-// open opens the file, or makes one, and drops what is not whole. The caller holds file or is the only one.
+// open opens the file, or makes one, and drops what is not whole. If it fails, the one that was closed
+// stays, which refuses what is asked of it. The caller holds file or is the only one.
 func (t *table) open() error {
-	var err error
-	t.db, err = boltfile.Open(t.path(), t.load)
-	return err
+	db, err := boltfile.Open(t.path(), t.load)
+	if err != nil {
+		return err
+	}
+	t.db = db
+	return nil
 }
 
 // load counts the records and drops those that cannot be read or have lost blobs, then the blobs

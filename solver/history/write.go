@@ -2,6 +2,7 @@ package history
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -109,6 +110,47 @@ func (t *table) flushIn(wait time.Duration) {
 func (t *table) flush() error {
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
+	if err := t.write(); err != nil {
+		return err
+	}
+	return t.shrink()
+}
+
+// shrinkAbove is how large a file may be that holds nothing.
+const shrinkAbove = 4 << 20
+
+// shrink makes a new file if there are no records any more: bbolt never gives space back.
+func (t *table) shrink() error {
+	t.mu.Lock()
+	empty := t.count == 0 && len(t.hidden) == 0 && t.broken == nil && !t.closed
+	t.mu.Unlock()
+	if !empty {
+		return nil
+	}
+	if st, err := os.Stat(t.path()); err != nil || st.Size() <= shrinkAbove {
+		return err
+	}
+	t.file.Lock()
+	defer t.file.Unlock()
+	err := t.db.Close()
+	if err == nil {
+		err = os.Remove(t.path())
+	}
+	if err == nil {
+		err = t.open()
+	}
+	if err != nil {
+		log.L.WithError(err).Error("the history of builds cannot be opened, trying again")
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.broken = err
+		t.flushIn(retryDelay)
+	}
+	return err
+}
+
+// write does what is waiting. The caller holds flushing.
+func (t *table) write() error {
 	t.mu.Lock()
 	if t.timer != nil {
 		t.timer.Stop()
@@ -121,7 +163,7 @@ func (t *table) flush() error {
 	if err == nil && len(ops)+len(loose) > 0 {
 		dead, err = t.apply(ops, loose)
 	}
-	if errors.Is(err, boltfile.ErrDamaged) {
+	if broken != nil || errors.Is(err, boltfile.ErrDamaged) {
 		if err = t.replace(err); err == nil {
 			dead, err = t.apply(ops, loose)
 		}
@@ -145,25 +187,30 @@ func (t *table) flush() error {
 	return nil
 }
 
-// replace sets the file aside and makes an empty one, for what is waiting.
+// replace sets the file aside if it is damaged, and opens it or makes an empty one, for what is waiting.
 func (t *table) replace(cause error) error {
 	t.file.Lock()
 	defer t.file.Unlock()
 	// What it says of a damaged file is of no interest.
 	_ = t.db.Close()
-	if err := boltfile.SetAside(t.path(), cause); err != nil {
-		return err
+	if errors.Is(cause, boltfile.ErrDamaged) {
+		if err := boltfile.SetAside(t.path(), cause); err != nil {
+			return err
+		}
 	}
 	err := t.open()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.broken = err
+	if err != nil {
+		return err
+	}
 	for ref, rec := range t.records {
 		if rec != nil && !t.hidden[ref] {
 			t.count++
 		}
 	}
-	return err
+	return nil
 }
 
 // settle forgets operations up to one. The caller holds mu.
