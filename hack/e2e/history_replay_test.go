@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -93,7 +94,7 @@ func replayed(tb testing.TB, c *bkclient.Client, ref string) *seen {
 // watched builds and returns what was told on the way, and what the record says afterwards.
 func watched(ctx context.Context, tb testing.TB, c *bkclient.Client, live *seen, state llb.State, opt bkclient.SolveOpt) (*seen, error) {
 	tb.Helper()
-	opt.Ref, opt.Progress = bkclient.NewRef(), live
+	opt.Ref, opt.Progress = cmp.Or(opt.Ref, bkclient.NewRef()), live
 	_, err := c.Solve(ctx, marshal(tb, state), opt)
 	return replayed(tb, c, opt.Ref), err
 }
@@ -135,14 +136,18 @@ func TestARecordTellsWhatTheClientSaw(t *testing.T) {
 	}
 	t.Run("is cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		live := newSeen()
+		live, other, ref := newSeen(), newSeen(), bkclient.NewRef()
+		ended := make(chan error, 1)
+		go func() { ended <- c.Status(t.Context(), ref, other) }()
 		go func() {
 			<-live.said
 			cancel()
 		}()
-		kept, err := watched(ctx, t, c, live, base.Run(llb.Shell("echo said; sleep 100")).Root(), bkclient.SolveOpt{})
+		kept, err := watched(ctx, t, c, live, base.Run(llb.Shell("echo said; sleep 100")).Root(), bkclient.SolveOpt{Ref: ref})
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, live.logs, kept.logs)
+		require.NoError(t, <-ended)
+		requireSame(t, other, kept)
 		i := slices.IndexFunc(kept.vertices, func(v event.Vertex) bool { return strings.Contains(v.Name, "sleep 100") })
 		require.NotNil(t, kept.vertices[i].Completed)
 		require.Contains(t, kept.vertices[i].Error, "context canceled")
