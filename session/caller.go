@@ -34,6 +34,19 @@ func (c *Caller) Supports(method string) bool { return c.methods[strings.ToLower
 // that matches ErrLost. What the client answers with is a *Fault of the session.
 func (c *Caller) Conn() grpc.ClientConnInterface { return c.conn }
 
+// maxAnswer bounds short answers, in bytes.
+const maxAnswer = 1 << 20
+
+// Short is Conn for calls whose answers are short: a client that begins long ones, for many calls at
+// once, has none of the daemon's memory for that.
+func (c *Caller) Short() grpc.ClientConnInterface { return shortConn{c.conn} }
+
+type shortConn struct{ grpc.ClientConnInterface }
+
+func (c shortConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, append(opts, grpc.MaxCallRecvMsgSize(maxAnswer))...)
+}
+
 // maxOpen is how many calls may be made for a session that others open at will: each may hold as much
 // of what the client sends as a call may have in flight.
 const maxOpen = 32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +50,18 @@ func TestAnErrorOfAClientIsAFaultOfItsSession(t *testing.T) {
 		require.Equal(t, full, err)
 		require.Equal(t, 1, asked, "another client would not do better")
 	})
+}
+
+func TestAnAnswerThatIsToBeShortIsNotTakenIfItIsLong(t *testing.T) {
+	m := session.NewManager()
+	s := run(t, m, answer(strings.Repeat("x", 2<<20)))
+	c, err := m.Get(t.Context(), s.ID())
+	require.NoError(t, err)
+	_, err = get(t.Context(), c)
+	require.NoError(t, err)
+	_, err = secretspb.NewSecretsClient(c.Short()).GetSecret(t.Context(), &secretspb.GetSecretRequest{})
+	require.ErrorContains(t, err, "the answer of the client to /moby.buildkit.secrets.v1.Secrets/GetSecret is none: grpc: received message larger than max")
+	require.Equal(t, []string{s.ID()}, faulty(err))
 }
 
 func TestAllWhoWereAskedAreInTheError(t *testing.T) {

@@ -84,7 +84,7 @@ func Get(ctx context.Context, m *session.Manager, g session.Group, id string) (S
 
 // ask asks one client.
 func ask(ctx context.Context, c *session.Caller, id string) ([]byte, error) {
-	resp, err := secretspb.NewSecretsClient(c.Conn()).GetSecret(ctx, &secretspb.GetSecretRequest{ID: id})
+	resp, err := secretspb.NewSecretsClient(c.Short()).GetSecret(ctx, &secretspb.GetSecretRequest{ID: id})
 	if code := status.Code(err); code == codes.NotFound || code == codes.Unimplemented {
 		return nil, &NotFoundError{ID: id}
 	}

@@ -25,7 +25,7 @@ func CheckAgent(ctx context.Context, c *session.Caller, id string) error {
 	if !c.Supports(sshpb.SSH_CheckAgent_FullMethodName) {
 		return agentError(fmt.Sprintf("no SSH key %q forwarded from the client", id))
 	}
-	_, err := sshpb.NewSSHClient(c.Conn()).CheckAgent(ctx, &sshpb.CheckAgentRequest{ID: id})
+	_, err := sshpb.NewSSHClient(c.Short()).CheckAgent(ctx, &sshpb.CheckAgentRequest{ID: id})
 	if err != nil && !isMissing(err) {
 		// Agents that are not there are told of in words that users and clients know.
 		return fmt.Errorf("ssh agent %s: %w", orDefault(id), err)

@@ -17,5 +17,5 @@ func (s managed) Auth(ctx context.Context, id string) (authpb.AuthClient, error)
 	if err != nil {
 		return nil, err
 	}
-	return authpb.NewAuthClient(c.Conn()), nil
+	return authpb.NewAuthClient(c.Short()), nil
 }
