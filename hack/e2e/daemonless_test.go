@@ -25,7 +25,8 @@ func daemonless(t *testing.T, shell string, env []string, args ...string) (stder
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	if err := cmd.Run(); err != nil {
-		require.IsType(t, &exec.ExitError{}, err)
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
 	}
 	left, err := filepath.Glob("/tmp/buildctl-daemonless.*")
 	require.NoError(t, err)
