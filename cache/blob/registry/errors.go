@@ -83,24 +83,33 @@ func IsDenied(err error) bool {
 	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
 }
 
-// errorMessage reads what a registry says about an error, from the JSON of the distribution
-// specification.
-func errorMessage(body io.Reader) string {
+// complaint is what a registry says about an error.
+type complaint struct {
+	// codes are those of the distribution specification.
+	codes   []string
+	message string
+}
+
+// readComplaint reads the JSON of the distribution specification.
+func readComplaint(body io.Reader) (c complaint) {
 	var doc struct {
 		Errors []struct {
+			Code    string `json:"code"`
 			Message string `json:"message"`
 		} `json:"errors"`
 	}
 	if json.NewDecoder(io.LimitReader(body, 16<<10)).Decode(&doc) != nil {
-		return ""
+		return c
 	}
 	var all []string
 	for _, e := range doc.Errors {
+		c.codes = append(c.codes, e.Code)
 		if e.Message != "" {
 			all = append(all, printable(e.Message))
 		}
 	}
-	return strings.Join(all, ", ")
+	c.message = strings.Join(all, ", ")
+	return c
 }
 
 // printable makes a foreign text safe to show.

@@ -30,7 +30,7 @@ func FuzzErrorMessage(f *testing.F) {
 	f.Add(`{"errors":[{"message":"` + strings.Repeat("x", 2000) + `"},{}]}`)
 	f.Add(`[`)
 	f.Fuzz(func(t *testing.T, body string) {
-		message := errorMessage(strings.NewReader(body))
+		message := readComplaint(strings.NewReader(body)).message
 		if strings.ContainsFunc(message, unicode.IsControl) {
 			t.Errorf("%q", message)
 		}

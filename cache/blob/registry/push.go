@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -292,19 +293,29 @@ func (p *push) manifest(ctx context.Context, desc ocispec.Descriptor, object str
 	return p.listReferrer(ctx, ref)
 }
 
-// sendManifest stores a manifest at u.
+// sendManifest stores a manifest at u. What it refers to is there; some registries lose sight of that for
+// a moment while somebody else sends it, too, or learn of it late.
 func (p *push) sendManifest(ctx context.Context, u *url.URL, mediaType string, data []byte) (*answer, error) {
-	a, err := p.do(ctx, call{
-		method: http.MethodPut, url: u, header: http.Header{"Content-Type": {mediaType}},
-		body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)),
-	})
-	if err != nil {
-		return nil, err
+	for n := 1; ; n++ {
+		a, err := p.do(ctx, call{
+			method: http.MethodPut, url: u, header: http.Header{"Content-Type": {mediaType}},
+			body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, size: int64(len(data)),
+		})
+		if err != nil {
+			return nil, err
+		}
+		if a.stored() {
+			return a, nil
+		}
+		if !a.missing || n == attempts {
+			return nil, a.err
+		}
+		select {
+		case <-time.After(backoff(n)):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	if !a.stored() {
-		return nil, a.err
-	}
-	return a, nil
 }
 
 func (p *push) hasManifest(ctx context.Context, c call, want digest.Digest) (bool, error) {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -136,4 +138,36 @@ func TestPushToNobody(t *testing.T) {
 	err := registry.New(registry.Config{}).Repository(parse(t, "localhost:1/x/y:1"), nil).Push(t.Context(), cs.index(), cs, event.Scope{})
 	require.ErrorContains(t, err, `failed to do request: Head "http://localhost:1/v2/x/y/blobs/sha256:`)
 	require.ErrorContains(t, err, "connection refused")
+}
+
+func TestAManifestIsSentAgainWhileWhatItNeedsIsOutOfSight(t *testing.T) {
+	const unknown = `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}`
+	for name, refusals := range map[string]int{"for a moment": 2, "for good": 1000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cs := newContent(t)
+			var sent int
+			repo := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Method == http.MethodHead && strings.Contains(r.URL.Path, "/blobs/"):
+				case r.Method != http.MethodPut:
+					w.WriteHeader(http.StatusNotFound)
+				default:
+					if sent++; sent <= refusals {
+						w.WriteHeader(http.StatusBadRequest)
+						_, _ = io.WriteString(w, unknown)
+						return
+					}
+					w.WriteHeader(http.StatusCreated)
+				}
+			})
+			err := repo.Push(t.Context(), cs.image(1), cs, event.Scope{})
+			if refusals > 2 {
+				require.ErrorContains(t, err, "400 Bad Request: blob unknown to registry")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, refusals+1, sent)
+		})
+	}
 }

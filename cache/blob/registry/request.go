@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -42,6 +43,8 @@ type answer struct {
 	body []byte
 	// err is the error that the answer is where it is unexpected.
 	err error
+	// missing tells that something is not there which a manifest refers to.
+	missing bool
 }
 
 // do makes a call. A status of 401 that credentials do not change is an error that IsDenied;
@@ -137,13 +140,14 @@ func read(resp *http.Response, whole bool) (*answer, error) {
 		a.body, err = io.ReadAll(resp.Body)
 		return a, err
 	}
-	message := errorMessage(resp.Body)
+	said := readComplaint(resp.Body)
+	a.missing = slices.Contains(said.codes, "MANIFEST_BLOB_UNKNOWN")
 	status := remoteserrors.ErrUnexpectedStatus{
 		Status: resp.Status, StatusCode: resp.StatusCode, RequestURL: a.url.String(), RequestMethod: resp.Request.Method,
 	}
 	a.err = status
-	if message != "" {
-		a.err = fmt.Errorf("%w: %s", status, message)
+	if said.message != "" {
+		a.err = fmt.Errorf("%w: %s", status, said.message)
 	}
 	return a, nil
 }

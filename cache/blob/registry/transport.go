@@ -237,7 +237,7 @@ func giveUp(resp *http.Response, err error, n int) error {
 	}
 	defer drain(resp.Body)
 	return &StatusError{
-		Status: resp.Status, Code: resp.StatusCode, Attempts: n, Message: errorMessage(resp.Body),
+		Status: resp.Status, Code: resp.StatusCode, Attempts: n, Message: readComplaint(resp.Body).message,
 	}
 }
 
