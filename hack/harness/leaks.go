@@ -122,6 +122,9 @@ func (d *Daemon) processes() ([]string, error) {
 // started tells whether the daemon started a process. One that is gone, or a zombie, it did not.
 func (d *Daemon) started(pid int) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	if isZombie(proc) {
+		return false // it still names its cgroup
+	}
 	if environ, err := os.ReadFile(filepath.Join(proc, "environ")); err == nil {
 		if slices.Contains(strings.Split(string(environ), "\x00"), markerVariable+"="+d.marker) {
 			return true
@@ -136,6 +139,18 @@ func (d *Daemon) started(pid int) bool {
 	}
 	root, err := os.Readlink(filepath.Join(proc, "root"))
 	return err == nil && strings.HasPrefix(root, d.dir+"/")
+}
+
+// isZombie tells whether a process, by its folder, has ended and nobody has waited for it: an orphan waits for
+// whoever is process 1, which may take its time.
+func isZombie(proc string) bool {
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return false
+	}
+	// The name before it may have spaces and parentheses.
+	_, state, found := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
+	return found && bytes.HasPrefix(state, []byte("Z"))
 }
 
 // describe returns the id and the command line of a process.
