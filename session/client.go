@@ -103,6 +103,9 @@ func (s *Session) Run(ctx context.Context, dial Dialer) error {
 	watched := &watchedConn{Conn: conn, lost: func(err error) { end(&LostError{ID: s.id, Cause: err}) }}
 	err = s.srv.Serve(newOneConn(life, watched))
 	conn.Close()
+	if c, ok := conn.(*StreamConn); ok {
+		<-c.end // with it ends the span of the call, which nobody would see later
+	}
 	s.srv.Stop()
 	return s.outcome(ctx, life, err)
 }

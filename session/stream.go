@@ -66,9 +66,7 @@ func (c *StreamConn) receive() {
 		}
 		select {
 		case c.in <- m.GetData():
-		case <-c.closed:
-			c.err = net.ErrClosed
-			return
+		case <-c.closed: // on to the end of the stream
 		}
 	}
 }
