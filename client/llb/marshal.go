@@ -31,10 +31,24 @@ type content struct {
 	locations []*sourceLocation
 }
 
-// encode serializes an op that was told c and uses caps.
+// PlaceError is an error of an op that was written in a file.
+type PlaceError struct {
+	Info   *pb.SourceInfo
+	Ranges []*pb.Range
+	Err    error
+}
+
+func (e *PlaceError) Error() string { return e.Err.Error() }
+func (e *PlaceError) Unwrap() error { return e.Err }
+
+// encode serializes an op that was told c and uses caps. It fails if a text is not UTF-8.
 func encode(op *pb.Op, c *opConstraints, caps []string) (*content, error) {
 	dt, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
 	if err != nil {
+		if len(c.locations) > 0 {
+			l := c.locations[0]
+			err = &PlaceError{Info: l.source.info, Ranges: l.ranges, Err: err}
+		}
 		return nil, err
 	}
 	md := c.metadata()
@@ -48,7 +62,8 @@ func encode(op *pb.Op, c *opConstraints, caps []string) (*content, error) {
 }
 
 // Marshal writes down the graph that yields s: ops with dependencies first, each once, and last
-// an entry that names the result. The definition of an empty tree is empty.
+// an entry that names the result. The definition of an empty tree is empty. An error of an op of which
+// is known where it was written is a *PlaceError.
 func (s State) Marshal(ctx context.Context, opts ...MarshalOption) (*pb.Definition, error) {
 	return newResolver(opts).marshal(ctx, s)
 }

@@ -109,6 +109,13 @@ func TestSyntaxIsForwarded(t *testing.T) {
 	require.Len(t, status.Sources(err), 1)
 }
 
+func TestTextThatIsNotUTF8IsFoundInItsLine(t *testing.T) {
+	_, err := dockerfile.Build(t.Context(), newDaemon("FROM scratch\n# caf\xe9\nLABEL l=caf\xe9\nRUN echo caf\xe9\n", nil))
+	require.ErrorContains(t, err, "invalid UTF-8")
+	require.Len(t, status.Sources(err), 1)
+	require.EqualValues(t, 4, status.Sources(err)[0].Ranges[0].Start.Line)
+}
+
 func TestTheLineOfTheSyntaxIsShownOnlyIfTheFrontendShowsNone(t *testing.T) {
 	plain := errors.New("no")
 	placed := status.WithSource(plain, &pb.SourceInfo{Filename: "other"}, &pb.Range{Start: &pb.Position{Line: 7}})

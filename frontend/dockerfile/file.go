@@ -103,6 +103,10 @@ func (b *build) openFile(ctx context.Context, tree llb.State) (*file, error) {
 // withSources gives an error that carries lines of the Dockerfile the form that clients show. Of
 // nested places the innermost comes first.
 func (f *file) withSources(err error) error {
+	var op *llb.PlaceError
+	if errors.As(err, &op) {
+		return status.WithSource(err, op.Info, op.Ranges...)
+	}
 	var places []*parser.Error
 	for e := err; ; {
 		var place *parser.Error
