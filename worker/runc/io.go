@@ -48,8 +48,7 @@ func openStdio(p worker.Process) (_ *stdio, err error) {
 		return nil, err
 	}
 	if p.Stdin == nil {
-		s.in, err = os.Open(os.DevNull)
-		return s, err
+		return s, s.noInput()
 	}
 	return s, s.input(p.Stdin)
 }
@@ -94,6 +93,17 @@ func (s *stdio) drain(w io.Writer, r io.ReadCloser) {
 type onlyWriter struct{ io.Writer }
 
 type onlyReader struct{ io.Reader }
+
+// noInput has nothing to read. It is a pipe for all that: there are programs that do one thing if their
+// input is a pipe or a file and another if it is a device, and steps have always had a pipe.
+func (s *stdio) noInput() error {
+	child, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.in = child
+	return w.Close()
+}
 
 // input copies r to a pipe until either end is closed. A read that blocks is not waited for.
 func (s *stdio) input(r io.Reader) error {

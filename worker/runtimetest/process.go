@@ -68,6 +68,7 @@ func testInput(t *testing.T, b *box) {
 	out := b.must(t, "cat", func(_ *ctr, p *proc) { p.Stdin = strings.NewReader(text) })
 	require.Equal(t, text, out+"\n")
 	require.Equal(t, "0", b.must(t, "wc -c"), "no input is an empty one")
+	require.Equal(t, "piped", b.must(t, "test -p /dev/stdin && echo piped"))
 }
 
 func testEnv(t *testing.T, b *box) {
