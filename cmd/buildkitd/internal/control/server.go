@@ -51,14 +51,17 @@ type Server struct {
 	mu        sync.Mutex
 	listeners []net.Listener
 	open      map[*grpc.Server]struct{}
-	// stopped refuses new connections; serving are those that there are.
-	stopped bool
+	// stopped is closed when new connections are refused; serving are those that there are.
+	stopped chan struct{}
 	serving sync.WaitGroup
 }
 
 // NewServer returns the server of c, with more options. It serves nothing yet.
 func NewServer(c *Controller, more ...grpc.ServerOption) *Server {
-	return &Server{Health: health.NewServer(), controller: c, more: more, open: map[*grpc.Server]struct{}{}}
+	return &Server{
+		Health: health.NewServer(), controller: c, more: more,
+		open: map[*grpc.Server]struct{}{}, stopped: make(chan struct{}),
+	}
 }
 
 // Serve serves the connections of a listener until that is closed, and returns its error; nil if the
@@ -66,7 +69,7 @@ func NewServer(c *Controller, more ...grpc.ServerOption) *Server {
 func (s *Server) Serve(lis net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, lis)
-	if s.stopped {
+	if s.isStopped() {
 		_ = lis.Close()
 	}
 	s.mu.Unlock()
@@ -79,16 +82,26 @@ func (s *Server) Serve(lis net.Listener) error {
 		}
 		var passing interface{ Temporary() bool }
 		if !errors.As(err, &passing) || !passing.Temporary() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.stopped {
+			if s.isStopped() {
 				return nil
 			}
 			return err
 		}
 		// Such as too many open files: others may end.
 		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-		time.Sleep(wait) //nolint:forbidigo // there is nothing to wait for
+		select {
+		case <-time.After(wait):
+		case <-s.stopped:
+		}
+	}
+}
+
+func (s *Server) isStopped() bool {
+	select {
+	case <-s.stopped:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -101,7 +114,7 @@ func (s *Server) serve(conn net.Conn) {
 	srv := s.newServer(ledger)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.isStopped() {
 		_ = conn.Close()
 		return
 	}
@@ -146,7 +159,9 @@ func (s *Server) Stop() { s.stop((*grpc.Server).Stop) }
 
 func (s *Server) stop(how func(*grpc.Server)) {
 	s.mu.Lock()
-	s.stopped = true
+	if !s.isStopped() { // GracefulStop may be cut short by Stop
+		close(s.stopped)
+	}
 	for _, lis := range s.listeners {
 		_ = lis.Close() // perhaps once more
 	}
