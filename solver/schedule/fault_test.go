@@ -80,25 +80,12 @@ func meet(t *testing.T, as []string, gate chan struct{}, ask func(g session.Grou
 	}})
 	c := &chart{}
 	g := c.graph(c.add("step"))
-	want := func(j *schedule.Job) (schedule.Edge, <-chan error) {
-		e, err := j.Load(context.Background(), g)
-		require.NoError(t, err)
-		done := make(chan error, 1)
-		go func() {
-			r, err := j.Result(context.Background(), e)
-			if err == nil {
-				r.Release()
-			}
-			done <- err
-		}()
-		return e, done
-	}
 	p.ja = p.w.s.NewJob(as, p.told["a"], nil)
 	p.jb = p.w.s.NewJob([]string{"b"}, p.told["b"], nil)
-	_, p.a = want(p.ja)
+	_, p.a = resultOf(t, p.ja, g)
 	<-begun
 	var e schedule.Edge
-	e, p.b = want(p.jb)
+	e, p.b = resultOf(t, p.jb, g)
 	for p.w.s.Waiting(e) < 2 {
 		runtime.Gosched()
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/openbuildkit/buildkit/solver/feed"
+	"github.com/openbuildkit/buildkit/solver/graph"
 	"github.com/openbuildkit/buildkit/solver/schedule"
 )
 
@@ -87,17 +88,7 @@ func TestAnEqualStepIsDoneByWhoWaitsForItIfTheOtherGoes(t *testing.T) {
 	}}, &spec{name: "y", does: "same"})
 	result := func(j *schedule.Job, name string) (schedule.Edge, <-chan error) {
 		c := &chart{}
-		e, err := j.Load(context.Background(), c.graph(c.add(name)))
-		require.NoError(t, err)
-		done := make(chan error, 1)
-		go func() {
-			r, err := j.Result(context.Background(), e)
-			if err == nil {
-				r.Release()
-			}
-			done <- err
-		}()
-		return e, done
+		return resultOf(t, j, c.graph(c.add(name)))
 	}
 	ja, jb := w.s.NewJob([]string{"a"}, feed.New(""), nil), w.s.NewJob([]string{"b"}, feed.New(""), nil)
 	_, aDone := result(ja, "x")
@@ -158,4 +149,20 @@ func TestOneCancelledJobLeavesTheOtherAlone(t *testing.T) {
 	require.Equal(t, 1, w.ran("slow"))
 	ja.Close()
 	jb.Close()
+}
+
+// resultOf has a Job want the result of a graph in the background.
+func resultOf(t *testing.T, j *schedule.Job, g *graph.Graph) (schedule.Edge, <-chan error) {
+	t.Helper()
+	e, err := j.Load(context.Background(), g)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		r, err := j.Result(context.Background(), e)
+		if err == nil {
+			r.Release()
+		}
+		done <- err
+	}()
+	return e, done
 }
