@@ -41,10 +41,9 @@ func TestAProgramForAnotherProcessorIsNoticedHoweverItsMessageIsCut(t *testing.T
 	}
 }
 
-// What those who watch are shown is bounded; the record has everything.
-func TestOutputIsClippedForThoseWhoWatchOnly(t *testing.T) {
-	var shown, kept strings.Builder
-	l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
+// forBoth takes output as those who watch are shown it and as the record has it.
+func forBoth(shown, kept *strings.Builder) event.Sink {
+	return event.SinkFunc(func(b event.Batch) {
 		for _, log := range b.Logs {
 			if log.Audience != event.Record {
 				shown.Write(log.Data)
@@ -53,7 +52,13 @@ func TestOutputIsClippedForThoseWhoWatchOnly(t *testing.T) {
 				kept.Write(log.Data)
 			}
 		}
-	}), "v"), LogLimits{Size: 1 << 20, Speed: -1})
+	})
+}
+
+// What those who watch are shown is bounded; the record has everything.
+func TestOutputIsClippedForThoseWhoWatchOnly(t *testing.T) {
+	var shown, kept strings.Builder
+	l := newLogs(event.NewScope(forBoth(&shown, &kept), "v"), LogLimits{Size: 1 << 20, Speed: -1})
 	var all strings.Builder
 	buf := make([]byte, 1000)
 	for i := range 3000 {
@@ -86,16 +91,7 @@ func TestOutputIsShownAgainAfterTheLimitOfSpeed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var shown, kept strings.Builder
-				l := newLogs(event.NewScope(event.SinkFunc(func(b event.Batch) {
-					for _, log := range b.Logs {
-						if log.Audience != event.Record {
-							shown.Write(log.Data)
-						}
-						if log.Audience != event.Watchers {
-							kept.Write(log.Data)
-						}
-					}
-				}), "v"), c.limits)
+				l := newLogs(event.NewScope(forBoth(&shown, &kept), "v"), c.limits)
 				all := ""
 				say := func(text string) {
 					all += text
